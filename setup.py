@@ -1,0 +1,155 @@
+"""Builds the compiled part of Fullduplex; pyproject.toml holds everything else.
+
+What is compiled:
+
+- ``ext/**/*.pyx``: modules that exist in Cython only (the codec, raw file descriptors);
+- every ``src/**/X.py`` that has an ``ext/**/X.pxd`` beside it: the plain Python module, compiled
+  as it is, with the attribute types that the ``.pxd`` adds. The one source serves both
+  implementations.
+
+The build is all or nothing. If any extension fails to compile, the package is installed without
+any, and runs in pure Python, so that no mixture of the two implementations can come about.
+
+Environment variables (each is off when empty or "0"):
+
+- ``FULLDUPLEX_REQUIRE_EXT``: a failed compile is an error (wheels, CI);
+- ``FULLDUPLEX_NO_EXT``: compile nothing; the wheel is ``py3-none-any``;
+- ``FULLDUPLEX_WERROR``: warnings of Cython and of the C compiler are errors;
+- ``FULLDUPLEX_SANITIZE``: build with AddressSanitizer and UndefinedBehaviorSanitizer;
+- ``FULLDUPLEX_MODULE_STATE``: "0" keeps module state in C globals, which is faster, and gives up
+  subinterpreters.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+SRC = Path("src")
+EXT = Path("ext")
+
+#: Modules that need POSIX system calls.
+POSIX_ONLY = {"fullduplex._fdstream"}
+
+
+def flag(name: str, default: str = "") -> bool:
+    """Tell whether an environment variable switches something on."""
+    return os.environ.get(name, default) not in ("", "0")
+
+
+REQUIRE_EXT = flag("FULLDUPLEX_REQUIRE_EXT")
+NO_EXT = flag("FULLDUPLEX_NO_EXT")
+WERROR = flag("FULLDUPLEX_WERROR")
+SANITIZE = flag("FULLDUPLEX_SANITIZE")
+MODULE_STATE = flag("FULLDUPLEX_MODULE_STATE", "1")
+
+if NO_EXT and REQUIRE_EXT:
+    sys.exit("FULLDUPLEX_NO_EXT and FULLDUPLEX_REQUIRE_EXT exclude each other")
+
+COMPILER_DIRECTIVES = {
+    "language_level": 3,
+    "freethreading_compatible": True,
+    # Honest only with per-module state, see MACROS.
+    "subinterpreters_compatible": "own_gil" if MODULE_STATE else "no",
+    # Lets pickle see the class as Python defines it, instead of a generated __reduce__.
+    "auto_pickle": False,
+}
+
+MACROS = [
+    # Heap types and constants that belong to the module object: what an interpreter with its own
+    # lock needs. Static types would be shared between interpreters.
+    ("CYTHON_USE_MODULE_STATE", "1"),
+    ("CYTHON_USE_TYPE_SPECS", "1"),
+]
+
+
+def find_sources() -> dict[str, Path]:
+    """Map the name of each module that is to be compiled to its source, relative to ROOT."""
+    sources: dict[str, Path] = {}
+    for path in sorted([*(ROOT / EXT).rglob("*.pyx"), *(ROOT / EXT).rglob("*.pxd")]):
+        relative = path.relative_to(ROOT / EXT)
+        name = ".".join(relative.with_suffix("").parts)
+        if os.name != "posix" and name in POSIX_ONLY:
+            continue
+        if path.suffix == ".pyx":
+            sources[name] = EXT / relative
+        elif (ROOT / SRC / relative.with_suffix(".py")).exists() and path.stem != "__init__":
+            sources[name] = SRC / relative.with_suffix(".py")
+    return sources
+
+
+def compile_flags() -> tuple[list[str], list[str]]:
+    """Return the flags for the C compiler and for the linker."""
+    if sys.platform == "win32":
+        return ["/O2", "/W3"] + (["/WX"] if WERROR else []), []
+    cflags = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
+    # What Cython generates is not free of these; the headers of our own are held to all of
+    # -Wall -Wextra -Wconversion by tests/csrc.
+    cflags += ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
+    if WERROR:
+        cflags.append("-Werror")
+    ldflags: list[str] = []
+    if SANITIZE:
+        ldflags = ["-fsanitize=address,undefined"]
+        cflags += ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
+        cflags += ldflags
+    return cflags, ldflags
+
+
+def extensions() -> list[Extension]:
+    """Translate all sources to C and describe the extension modules."""
+    sources = {} if NO_EXT else find_sources()
+    if not sources:
+        return []
+    from Cython.Build import cythonize
+    from Cython.Compiler import Options
+
+    Options.warning_errors = WERROR
+    cflags, ldflags = compile_flags()
+    headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / EXT).rglob("*.h"))]
+    return cythonize(
+        [
+            Extension(
+                name,
+                [path.as_posix()],
+                include_dirs=[(EXT / "fullduplex" / "codec").as_posix(), EXT.as_posix()],
+                define_macros=MACROS if MODULE_STATE else [],
+                extra_compile_args=cflags,
+                extra_link_args=ldflags,
+                depends=headers,
+            )
+            for name, path in sources.items()
+        ],
+        build_dir="build/cython",
+        include_path=[EXT.as_posix(), SRC.as_posix()],
+        compiler_directives=COMPILER_DIRECTIVES,
+    )
+
+
+class BuildExt(build_ext):
+    """Compiles two modules at a time, and all of them or none."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = min(2, os.cpu_count() or 1)
+
+    def build_extensions(self) -> None:
+        try:
+            super().build_extensions()
+        except Exception as exc:
+            # Whatever stands in the way of a compiler, each platform has its own exceptions.
+            if REQUIRE_EXT:
+                raise
+            for ext in self.extensions:
+                Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+            self.extensions = []
+            self.warn(f"cannot compile ({exc}); installing fullduplex in pure Python")
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
