@@ -1,0 +1,162 @@
+"""WebSocket URIs (RFC 6455 §3)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from .exceptions import InvalidURI
+
+__all__ = ["WebSocketURI", "parse_uri"]
+
+# urlsplit() silently drops some of these, and the rest would reach the request line: nothing of
+# the kind may be in a URI, or in an IRI (RFC 3986 §2, RFC 3987 §2.2).
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
+
+# What credentials may not contain once decoded (RFC 7617 §2)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+# What a name may consist of (RFC 3986 §3.2.2). Percent-encoding is legal there but resolves
+# nowhere; whatever else urlsplit() lets through (a backslash, for one) is read in other ways by
+# other parsers, which is how a request ends up at a host that somebody believed excluded.
+_HOST = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=]+")
+
+# RFC 6874 §2: the zone of a link-local IPv6 address
+_ZONE = re.compile(r"[A-Za-z0-9\-._~]+")
+
+# Left alone when an IRI is turned into a URI: all of visible ASCII, escapes included
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
+
+
+@dataclass
+class WebSocketURI:
+    """The parts of a WebSocket URI.
+
+    Attributes:
+        secure: True for ``wss``, False for ``ws``.
+        host: Name or address in lower case; an IPv6 address has no brackets, an international
+            name is in its ASCII form.
+        port: The port; the scheme's default if the URI has none.
+        path: The path, percent-encoded; may be empty.
+        query: The query, percent-encoded, without the question mark; may be empty.
+        username: Name for authentication, decoded, or None.
+        password: Password for authentication, decoded; None if and only if there is no username.
+            It is left out of ``repr()``.
+    """
+
+    secure: bool
+    host: str
+    port: int
+    path: str
+    query: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def resource_name(self) -> str:
+        """Path and query as they stand in the request (RFC 6455 §3)."""
+        path = self.path or "/"
+        return f"{path}?{self.query}" if self.query else path
+
+    @property
+    def user_info(self) -> tuple[str, str] | None:
+        """Username and password, or None if there are none."""
+        if self.username is None or self.password is None:
+            return None
+        return self.username, self.password
+
+
+def parse_uri(uri: str) -> WebSocketURI:
+    """Take a WebSocket URI apart.
+
+    IRIs are accepted: the host is encoded according to IDNA, path and query are percent-encoded
+    (RFC 3987 §3.1). Username and password are percent-decoded.
+
+    Args:
+        uri: For instance ``wss://user:secret@example.com:8443/path?query``.
+
+    Raises:
+        InvalidURI: If the scheme is neither ``ws`` nor ``wss``; if there is no host, or one that
+            cannot exist; if the port is not a number from 1 to 65535; if there is a fragment, or
+            a username without a password; if there are spaces or control characters.
+    """
+    if _FORBIDDEN.search(uri):
+        raise InvalidURI(uri, "spaces and control characters aren't allowed")
+    if "#" in uri:  # RFC 6455 §3, also when the fragment is empty
+        raise InvalidURI(uri, "fragment identifier is meaningless")
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as exc:
+        raise InvalidURI(uri, str(exc)) from exc
+    if parts.scheme not in ("ws", "wss"):
+        raise InvalidURI(uri, "scheme isn't ws or wss")
+    secure = parts.scheme == "wss"
+    if port is None:
+        port = 443 if secure else 80
+    elif port == 0:
+        raise InvalidURI(uri, "port 0 cannot be connected to")
+    host = _parse_host(uri, parts)
+    username, password = _parse_credentials(uri, parts)
+    try:
+        path, query = quote(parts.path, safe=_ASCII), quote(parts.query, safe=_ASCII)
+    except UnicodeEncodeError as exc:  # half of a surrogate pair
+        raise InvalidURI(uri, "path or query cannot be encoded") from exc
+    return WebSocketURI(secure, host, port, path, query, username, password)
+
+
+def _parse_host(uri: str, parts: SplitResult) -> str:
+    """Return the host in the form in which it is resolved and sent."""
+    host = parts.hostname
+    if not host:
+        raise InvalidURI(uri, "hostname isn't provided")
+    location = parts.netloc.rpartition("@")[2]
+    if location.startswith("["):
+        return _parse_ipv6_address(uri, host)
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode().lower()
+        except UnicodeError as exc:
+            raise InvalidURI(uri, "hostname isn't a valid international name") from exc
+    if _HOST.fullmatch(host) is None:
+        raise InvalidURI(uri, "hostname contains invalid characters")
+    # RFC 1035 §2.3.4. The resolver would report these as a UnicodeError.
+    labels = host.removesuffix(".").split(".")
+    if sum(map(len, labels)) + len(labels) > 254 or not all(0 < len(x) <= 63 for x in labels):
+        raise InvalidURI(uri, "hostname has an empty or an overlong part")
+    return host
+
+
+def _parse_ipv6_address(uri: str, host: str) -> str:
+    """Check what stands between brackets; a zone loses its encoding (RFC 6874 §2)."""
+    import ipaddress  # only for the rare URI that needs it
+
+    address, percent, zone = host.partition("%")
+    if zone.startswith("25") and zone != "25":
+        zone = unquote(zone[2:])
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError as exc:
+        raise InvalidURI(uri, "hostname isn't a valid IPv6 address") from exc
+    if percent and _ZONE.fullmatch(zone) is None:
+        raise InvalidURI(uri, "zone of the IPv6 address isn't valid")
+    return address + percent + zone
+
+
+def _parse_credentials(uri: str, parts: SplitResult) -> tuple[str | None, str | None]:
+    """Return username and password, decoded, or None twice."""
+    if parts.username is None:
+        return None, None
+    if parts.password is None:
+        raise InvalidURI(uri, "username provided without password")
+    try:
+        username = unquote(parts.username, errors="strict")
+        password = unquote(parts.password, errors="strict")
+    except UnicodeDecodeError as exc:
+        raise InvalidURI(uri, "username or password isn't valid UTF-8") from exc
+    if ":" in username:  # RFC 7617 §2: the password would begin there
+        raise InvalidURI(uri, "username contains a colon")
+    if _CONTROL.search(username) or _CONTROL.search(password):
+        raise InvalidURI(uri, "username or password contains a control character")
+    return username, password
