@@ -125,7 +125,8 @@ def extensions() -> list[Extension]:
             )
             for name, path in sources.items()
         ],
-        build_dir="build/cython",
+        # The directives are not part of what Cython looks at to tell that a file is out of date.
+        build_dir=f"build/cython-{'module' if MODULE_STATE else 'global'}-state",
         include_path=[EXT.as_posix(), SRC.as_posix()],
         compiler_directives=COMPILER_DIRECTIVES,
     )
