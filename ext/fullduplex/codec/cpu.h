@@ -15,7 +15,7 @@
 #if (defined(__x86_64__) || defined(_M_X64)) && !defined(_M_ARM64EC)
 #define FDX_X86 1
 #include <immintrin.h>
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif (defined(__aarch64__) && !defined(__AARCH64EB__)) || defined(_M_ARM64)
 #define FDX_NEON 1
 #include <arm_neon.h>
 #endif
@@ -24,13 +24,11 @@
 #include <intrin.h>
 #define FDX_TARGET(features)
 #define FDX_NOINLINE static __declspec(noinline)
-#define FDX_LIKELY(x) (x)
-#define FDX_UNLIKELY(x) (x)
+#define FDX_FORCE_INLINE static __forceinline
 #else
 #define FDX_TARGET(features) __attribute__((target(features)))
 #define FDX_NOINLINE static __attribute__((noinline, unused))
-#define FDX_LIKELY(x) __builtin_expect(!!(x), 1)
-#define FDX_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define FDX_FORCE_INLINE static inline __attribute__((always_inline, unused))
 #endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__

@@ -4,6 +4,8 @@
 #define FDX_TRANSCODE_H
 
 #include "cpu.h"
+#include "transcode_avx2.h"
+#include "transcode_simd.h"
 #include "utf8.h"
 
 /* Decode the character at `p` (valid, complete), tell how many bytes it took. */
@@ -37,10 +39,20 @@ static inline void fdx_utf8_count(const uint8_t *p, size_t n, size_t *codepoints
     size_t i;
 
     (void)cpu;
-    for (i = 0; i < n; i++) {
-        count += (p[i] & 0xC0u) != 0x80u;
-        max_byte = p[i] > max_byte ? p[i] : max_byte;
-    }
+#ifdef FDX_X86
+    if (n >= 64 && (cpu & FDX_CPU_AVX2))
+        count = fdx_count_avx2(p, n, &max_byte);
+    else
+#endif
+#ifdef FDX_HAVE_V128
+    if (n >= 16 && (cpu & FDX_CPU_V128))
+        count = fdx_count_v128(p, n, &max_byte);
+    else
+#endif
+        for (i = 0; i < n; i++) {
+            count += (p[i] & 0xC0u) != 0x80u;
+            max_byte = p[i] > max_byte ? p[i] : max_byte;
+        }
     *codepoints = count;
     *kind = fdx_utf8_kind_of(max_byte);
 }
@@ -52,6 +64,14 @@ static inline size_t fdx_utf8_to_latin1(uint8_t *dst, const uint8_t *p, size_t n
     size_t i = 0, out = 0, taken;
 
     (void)cpu;
+#ifdef FDX_X86
+    if (n >= FDX_STEP_LATIN1_W && (cpu & FDX_CPU_AVX2))
+        return fdx_to_latin1_avx2(dst, p, n);
+#endif
+#ifdef FDX_HAVE_V128
+    if (n >= 4 && (cpu & FDX_CPU_V128))
+        return fdx_to_latin1_v128(dst, p, n);
+#endif
     for (; i < n; i += taken)
         dst[out++] = (uint8_t)fdx_utf8_one(p + i, &taken);
     return out;
@@ -63,6 +83,14 @@ static inline size_t fdx_utf8_to_ucs2(uint16_t *dst, const uint8_t *p, size_t n,
     size_t i = 0, out = 0, taken;
 
     (void)cpu;
+#ifdef FDX_X86
+    if (n >= FDX_STEP_UCS2_W && (cpu & FDX_CPU_AVX2))
+        return fdx_to_ucs2_avx2(dst, p, n);
+#endif
+#ifdef FDX_HAVE_V128
+    if (n >= 4 && (cpu & FDX_CPU_V128))
+        return fdx_to_ucs2_v128(dst, p, n);
+#endif
     for (; i < n; i += taken)
         dst[out++] = (uint16_t)fdx_utf8_one(p + i, &taken);
     return out;
@@ -74,6 +102,14 @@ static inline size_t fdx_utf8_to_ucs4(uint32_t *dst, const uint8_t *p, size_t n,
     size_t i = 0, out = 0, taken;
 
     (void)cpu;
+#ifdef FDX_X86
+    if (n >= FDX_STEP_UCS4_W && (cpu & FDX_CPU_AVX2))
+        return fdx_to_ucs4_avx2(dst, p, n);
+#endif
+#ifdef FDX_HAVE_V128
+    if (n >= 4 && (cpu & FDX_CPU_V128))
+        return fdx_to_ucs4_v128(dst, p, n);
+#endif
     for (; i < n; i += taken)
         dst[out++] = fdx_utf8_one(p + i, &taken);
     return out;

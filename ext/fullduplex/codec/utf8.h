@@ -105,6 +105,59 @@ invalid:
     return -1;
 }
 
+#ifdef FDX_HAVE_V128
+
+/* Where to go on behind `done` bytes seen by the vector part: `done` itself, or the
+ * lead byte of the sequence that its end cuts off, at most three bytes before. */
+static inline size_t fdx_utf8_resume(const uint8_t *p, size_t done)
+{
+    size_t length;
+
+    for (length = 1; length <= 3 && length <= done; length++) {
+        const uint8_t byte = p[done - length];
+        if (byte < 0x80)
+            break;
+        if (byte >= 0xC0) {
+            const size_t whole = byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+            return whole > length ? done - length : done;
+        }
+    }
+    return done;
+}
+
+/* Four bytes and more, no sequence open. */
+FDX_NOINLINE int fdx_utf8_feed_vector(fdx_utf8_state *s, const uint8_t *p, size_t n, size_t *bad,
+                                      int cpu)
+{
+    fdx_utf8_span span = {0, 0, 0};
+    size_t from;
+
+#ifdef FDX_X86
+    if (n >= 64 && (cpu & FDX_CPU_AVX2))
+        fdx_utf8_span_avx2(p, n, &span);
+    else
+#endif
+    if (n >= 16)
+        fdx_utf8_span_v128(p, n, &span);
+    else if (!fdx_utf8_short_v128(p, n, &span))
+        span = (fdx_utf8_span){0, 0, 0};
+    (void)cpu;
+    s->codepoints += span.codepoints;
+    if (span.max_byte > s->max_byte)
+        s->max_byte = span.max_byte;
+    from = fdx_utf8_resume(p, span.done);
+    if (from == n)
+        return 0;
+    if (from < span.done)
+        s->codepoints--; /* its lead is counted again below */
+    if (fdx_utf8_feed_scalar(s, p + from, n - from, bad) < 0) {
+        *bad += from;
+        return -1;
+    }
+    return 0;
+}
+#endif
+
 /* Feed the next `n` bytes of the message.
  *
  * Returns 0 if everything so far is or can still become valid. Returns -1 if not, with
@@ -115,19 +168,100 @@ invalid:
 static inline int fdx_utf8_feed(fdx_utf8_state *s, const uint8_t *p, size_t n, size_t *bad,
                                 int cpu)
 {
+    size_t carried = 0;
+
+    if (s->need == 0 && n >= 8 && n <= 16 &&
+        ((fdx_load64(p) | fdx_load64(p + n - 8)) & UINT64_C(0x8080808080808080)) == 0) {
+        s->codepoints += n; /* short and ASCII, the commonest message of all */
+        return 0;
+    }
+    for (; s->need != 0 && carried < n; carried++) {
+        if (fdx_utf8_continue(s, p[carried]) < 0) {
+            *bad = carried;
+            return -1;
+        }
+    }
+    p += carried;
+    n -= carried;
+#ifdef FDX_HAVE_V128
+    if (n >= 4 && (cpu & FDX_CPU_V128)) {
+        if (fdx_utf8_feed_vector(s, p, n, bad, cpu) == 0)
+            return 0;
+        *bad += carried;
+        return -1;
+    }
+#endif
     (void)cpu;
-    return fdx_utf8_feed_scalar(s, p, n, bad);
+    if (fdx_utf8_feed_scalar(s, p, n, bad) == 0)
+        return 0;
+    *bad += carried;
+    return -1;
 }
+
+#ifdef FDX_HAVE_V128
+/* 16 bytes and more. */
+FDX_V128
+FDX_NOINLINE int fdx_is_ascii_v128(const uint8_t *p, size_t n)
+{
+    size_t i = 0;
+
+    for (; n - i >= 64; i += 64)
+        if (fdx_v_any_high(fdx_v_or(
+                fdx_v_or(fdx_v_load(p + i), fdx_v_load(p + i + 16)),
+                fdx_v_or(fdx_v_load(p + i + 32), fdx_v_load(p + i + 48)))))
+            return 0;
+    for (; n - i >= 16; i += 16)
+        if (fdx_v_any_high(fdx_v_load(p + i)))
+            return 0;
+    return !fdx_v_any_high(fdx_v_load(p + n - 16));
+}
+#endif
+
+#ifdef FDX_X86
+/* 128 bytes and more. */
+FDX_TARGET("avx2")
+FDX_NOINLINE int fdx_is_ascii_avx2(const uint8_t *p, size_t n)
+{
+    const __m256i *q = (const __m256i *)(const void *)p;
+    __m256i all;
+    size_t left = n;
+
+    for (; left >= 128; left -= 128, q += 4) {
+        all = _mm256_or_si256(
+            _mm256_or_si256(_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)),
+            _mm256_or_si256(_mm256_loadu_si256(q + 2), _mm256_loadu_si256(q + 3)));
+        if (_mm256_movemask_epi8(all) != 0)
+            return 0;
+    }
+    q = (const __m256i *)(const void *)(p + n - 128);
+    all = _mm256_or_si256(_mm256_or_si256(_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)),
+                          _mm256_or_si256(_mm256_loadu_si256(q + 2), _mm256_loadu_si256(q + 3)));
+    return _mm256_movemask_epi8(all) == 0;
+}
+#endif
 
 /* 1 if all bytes are below 0x80. */
 static inline int fdx_is_ascii(const uint8_t *p, size_t n, int cpu)
 {
+    const uint64_t high = UINT64_C(0x8080808080808080);
     size_t i;
+
+#ifdef FDX_X86
+    if (n >= 128 && (cpu & FDX_CPU_AVX2))
+        return fdx_is_ascii_avx2(p, n);
+#endif
+#ifdef FDX_HAVE_V128
+    if (n > 16 && (cpu & FDX_CPU_V128))
+        return fdx_is_ascii_v128(p, n);
+#endif
     (void)cpu;
-    for (i = 0; n - i >= 8; i += 8)
-        if (fdx_load64(p + i) & UINT64_C(0x8080808080808080))
-            return 0;
-    for (; i < n; i++)
+    if (n >= 8) {
+        for (i = 0; n - i >= 8; i += 8)
+            if (fdx_load64(p + i) & high)
+                return 0;
+        return (fdx_load64(p + n - 8) & high) == 0;
+    }
+    for (i = 0; i < n; i++)
         if (p[i] >= 0x80)
             return 0;
     return 1;
