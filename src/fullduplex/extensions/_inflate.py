@@ -1,0 +1,138 @@
+"""The receiving half of permessage-deflate: inflating within limits (RFC 7692 §7.2.2)."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+from ..exceptions import PayloadTooBig, ProtocolError
+from ..typing import BytesLike
+from . import _zlib
+
+__all__ = ["TAIL", "Inflater", "size_of"]
+
+TAIL: Final = b"\x00\x00\xff\xff"
+"""What a sender leaves out at the end of a message (§7.2.1)."""
+
+# Inflating takes bites of compressed data and produces pieces of output, both bounded: Python's
+# interface copies what is left of a bite for every piece.
+_BITE: Final = 16 * 1024
+_PIECE: Final = 64 * 1024
+# Each end of a stream copies the rest of its bite, so a flood of streams gets small ones.
+_SMALL_BITE: Final = 1024
+
+
+class Inflater:
+    """Inflates the messages that come in on one connection. Not thread-safe.
+
+    The decompressor is made when it is first needed, and kept from then on only with context
+    takeover.
+
+    Args:
+        wbits: Base-2 logarithm of the peer's window, 8 to 15.
+        no_context_takeover: Whether the peer starts each message with an empty window.
+    """
+
+    __slots__ = ("_decompressor", "_no_context_takeover", "_wbits")
+
+    def __init__(self, wbits: int, no_context_takeover: bool) -> None:
+        self._wbits = wbits
+        self._no_context_takeover = no_context_takeover
+        self._decompressor: _zlib.Decompressor | None = None
+
+    def inflate(self, data: BytesLike, fin: bool, max_size: int | None) -> bytes:
+        """Inflate the payload of a frame.
+
+        Args:
+            data: The payload.
+            fin: Whether it ends the message.
+            max_size: How many bytes the result may have; None for no limit. May be 0.
+
+        Raises:
+            PayloadTooBig: If the result would be larger. Inflating has stopped then, having used no
+                more memory than `max_size` and a constant.
+            ProtocolError: If the data is damaged.
+        """
+        size = size_of(data)
+        try:
+            if size <= _BITE:
+                output = self._inflate_bite(b"".join((data, TAIL)) if fin else data, size, max_size)
+            else:
+                out = io.BytesIO()
+                ended = self._inflate_on(memoryview(data).cast("B"), 0, size, out, max_size)
+                if fin and not ended:
+                    self._inflate_on(memoryview(TAIL), 0, -1, out, max_size)
+                output = out.getvalue()
+        except _zlib.BACKEND.error as exc:
+            raise ProtocolError("decompression failed") from exc
+        if fin and self._no_context_takeover:
+            self._decompressor = None
+        return output
+
+    def _inflate_bite(self, source: BytesLike, end: int, max_size: int | None) -> bytes:
+        """Inflate a payload that needs no cutting up, nearly always in one call."""
+        decompressor = self._decompressor or self._new_stream()
+        room = _room(max_size, 0)
+        output = decompressor.decompress(source, room)
+        # A full piece may have more behind it, even if no input is left.
+        if len(output) < room and not decompressor.eof:
+            return output
+        out = io.BytesIO()
+        _write(out, output, max_size)
+        view = memoryview(source).cast("B")
+        self._inflate_on(view, len(view) - _unread(decompressor), end, out, max_size)
+        return out.getvalue()
+
+    def _inflate_on(
+        self, view: memoryview, position: int, end: int, out: io.BytesIO, max_size: int | None
+    ) -> bool:
+        """Inflate ``view[position:]`` into `out`; return whether a stream ended exactly at `end`.
+
+        §7.2.3.4: a sender may end the DEFLATE stream (BFINAL) whenever it likes, and begin another.
+        One that ends it with the payload need not have added the octet that makes the usual four
+        bytes fit behind it, though the RFC wants it; so these are not read then.
+        """
+        decompressor = self._decompressor or self._new_stream()
+        step = _BITE
+        while True:
+            if decompressor.eof:
+                decompressor = self._new_stream()
+                step = _SMALL_BITE
+                if position == end:
+                    return True
+            bite = view[position : position + step]
+            room = _room(max_size, out.tell())
+            piece = decompressor.decompress(bite, room)
+            _write(out, piece, max_size)
+            position += len(bite) - _unread(decompressor)
+            if position == len(view) and len(piece) < room and not decompressor.eof:
+                return False
+
+    def _new_stream(self) -> _zlib.Decompressor:
+        self._decompressor = _zlib.BACKEND.decompressor(self._wbits)
+        return self._decompressor
+
+
+def size_of(data: BytesLike) -> int:
+    """Return a size in bytes; len() of a memoryview counts items."""
+    return data.nbytes if isinstance(data, memoryview) else len(data)
+
+
+def _room(max_size: int | None, have: int) -> int:
+    """Return how much to inflate at once: one byte more than is allowed shows that it is too much.
+
+    Never 0, which would mean no limit.
+    """
+    return _PIECE if max_size is None else min(_PIECE, max_size - have + 1)
+
+
+def _write(out: io.BytesIO, piece: bytes, max_size: int | None) -> None:
+    """Append to the output, as long as the limit allows."""
+    if max_size is not None and out.tell() + len(piece) > max_size:
+        raise PayloadTooBig(None, max_size)
+    out.write(piece)
+
+
+def _unread(decompressor: _zlib.Decompressor) -> int:
+    """Return how many bytes at the end of its input a decompressor has not used."""
+    return len(decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail)
