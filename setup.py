@@ -23,6 +23,7 @@ Environment variables (each is off when empty or "0"):
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -58,6 +59,8 @@ COMPILER_DIRECTIVES = {
     "subinterpreters_compatible": "own_gil" if MODULE_STATE else "no",
     # Lets pickle see the class as Python defines it, instead of a generated __reduce__.
     "auto_pickle": False,
+    # Annotations are for readers and mypy; C types come from the .pxd files alone.
+    "annotation_typing": False,
 }
 
 MACROS = [
@@ -90,7 +93,11 @@ def compile_flags() -> tuple[list[str], list[str]]:
     cflags = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
     # What Cython generates is not free of these; the headers of our own are held to all of
     # -Wall -Wextra -Wconversion by tests/csrc.
-    cflags += ["-Wno-unused-parameter", "-Wno-missing-field-initializers", "-Wno-cast-function-type"]
+    cflags += [
+        "-Wno-unused-parameter",
+        "-Wno-missing-field-initializers",
+        "-Wno-cast-function-type",
+    ]
     if WERROR:
         cflags.append("-Werror")
     ldflags: list[str] = []
@@ -99,6 +106,31 @@ def compile_flags() -> tuple[list[str], list[str]]:
         cflags += ["-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined"]
         cflags += ldflags
     return cflags, ldflags
+
+
+def merge_member_tables(path: Path) -> None:
+    """Work around a fault of Cython 3.3 in classes with both ``__dict__`` and ``__weakref__``.
+
+    As a heap type, such a class gets two tables of members, one with the offset of each, which
+    Python 3.12 refuses; 3.11 takes the last one. Here the second moves into the first.
+    """
+    text = merged = path.read_text(encoding="utf-8")
+    table = re.compile(
+        r"static PyMemberDef (\w+)_members\[\] = \{\n(.*?)  \{0, 0, 0, 0, 0\}\n\};\n", re.S
+    )
+    for second in table.finditer(text):
+        name, entries = second.groups()
+        slots = re.search(rf"static PyType_Slot {name}_slots\[\] = \{{.*?\n\}};\n", text, re.S)
+        first = re.search(r"\{Py_tp_members, \(void \*\)(\w+)\},", slots[0]) if slots else None
+        if slots is None or first is None:
+            continue
+        slot = f"  {{Py_tp_members, (void*){name}_members}},\n"
+        merged = merged.replace(second[0], "").replace(slot, "")
+        merged = re.sub(
+            rf"(static struct PyMemberDef {first[1]}\[\] = \{{\n)", rf"\g<1>{entries}", merged
+        )
+    if merged != text:
+        path.write_text(merged, encoding="utf-8")
 
 
 def extensions() -> list[Extension]:
@@ -112,7 +144,7 @@ def extensions() -> list[Extension]:
     Options.warning_errors = WERROR
     cflags, ldflags = compile_flags()
     headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / EXT).rglob("*.h"))]
-    return cythonize(
+    modules = cythonize(
         [
             Extension(
                 name,
@@ -130,6 +162,9 @@ def extensions() -> list[Extension]:
         include_path=[EXT.as_posix(), SRC.as_posix()],
         compiler_directives=COMPILER_DIRECTIVES,
     )
+    for module in modules:
+        merge_member_tables(Path(module.sources[0]))
+    return modules
 
 
 class BuildExt(build_ext):
