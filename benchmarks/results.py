@@ -1,0 +1,138 @@
+"""The result file: what was measured, where, with what, by which command."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import paths
+from .cells import Cell
+from .measure import Values
+from .peers import Peer
+
+FORMAT = 1
+
+_PROBE = """
+import importlib.metadata, importlib.util, json, sys
+found = {}
+for name in json.loads(sys.argv[1]):
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        if name == "fullduplex" and importlib.util.find_spec(name):
+            import fullduplex
+            found[name] = fullduplex.__version__
+print(json.dumps([sys.version, found]))
+"""
+
+
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """The first and third quartile; the extremes where there are too few values for that."""
+    if len(values) < 4:
+        return min(values), max(values)
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def summary(cell: Cell, rounds: list[Values]) -> dict[str, Any]:
+    """Medians of all values, and the spread of the one that counts."""
+    main = [values[cell.metric] for values in rounds]
+    low, high = quartiles(main)
+    return {
+        "median": statistics.median(main),
+        "quartiles": [low, high],
+        "best": max(main) if cell.higher_is_better else min(main),
+        "medians": {key: statistics.median(v[key] for v in rounds) for key in rounds[0]},
+        "rounds": rounds,
+    }
+
+
+def _output(*command: str, directory: Path | None = None) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=directory, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("model name", "Model")):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def probe(python: str, distributions: list[str], source: bool) -> tuple[str, dict[str, str]]:
+    """Return an interpreter's version and those of the distributions that it has."""
+    environment = dict(os.environ)
+    if source:
+        environment["PYTHONPATH"] = str(paths.ROOT / "src")
+    command = [python, "-c", _PROBE, json.dumps(distributions)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment, cwd=paths.ROOT
+    )
+    version, found = json.loads(done.stdout)
+    return str(version), dict(found)
+
+
+def versions(peers: list[Peer], python: str, fullduplex_python: str) -> dict[str, dict[str, str]]:
+    """Return for each peer that can run here the versions of what it consists of."""
+    names = sorted({name for peer in peers for name in peer.distributions})
+    interpreter, found = probe(python, names, source=False)
+    own, own_found = interpreter, found
+    if fullduplex_python != python:
+        own, own_found = probe(fullduplex_python, ["fullduplex"], source=True)
+    result = {}
+    for peer in peers:
+        if peer.module == "floor":
+            compiler = _output("cc", "--version").partition("\n")[0]
+            result[peer.name] = {"cc": compiler}
+        elif peer.module == "node":
+            package = paths.NODE / "node_modules" / "ws" / "package.json"
+            if shutil.which("node") and package.exists():
+                version = json.loads(package.read_text())["version"]
+                result[peer.name] = {"ws": version, "node": _output("node", "--version")}
+        else:
+            ours = "fullduplex" in peer.distributions
+            have = own_found if ours else found
+            if all(name in have for name in peer.distributions):
+                result[peer.name] = {name: have[name] for name in peer.distributions}
+                result[peer.name]["python"] = (own if ours else interpreter).split()[0]
+    return result
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the state of the source."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": ["python", "-m", "benchmarks", *sys.argv[1:]],
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "libc": " ".join(platform.libc_ver()),
+        "load_average_before": os.getloadavg()[0],
+        "commit": _output("git", "describe", "--always", "--dirty", directory=paths.ROOT),
+    }
+
+
+def save(path: Path, document: dict[str, Any]) -> None:
+    """Write the file whole or not at all: a run that is broken off keeps what it had."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(json.dumps(document, indent=1) + "\n")
+    partial.replace(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    if document.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a result file of this version of the benchmarks")
+    return document
