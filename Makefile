@@ -58,8 +58,8 @@ $(DEMO_STAMP): $(SOURCES)
 demo: $(DEMO_STAMP) ## build, then let a client and a server process exchange messages
 	$(DEMO_VENV)/bin/python examples/demo.py
 
-check-csrc: ## run the C headers under sanitizers
-	@if [ -f tests/csrc/Makefile ]; then $(MAKE) -C tests/csrc check; fi
+check-csrc: ## test the C headers by themselves, under sanitizers too
+	$(MAKE) -C tests/csrc check sanitize
 
 test: ext check-csrc ## run all tests, on both implementations
 	FULLDUPLEX_REQUIRE_EXT=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -124,6 +124,7 @@ autobahn: ext ## run the quick selection of the Autobahn TestSuite, all four way
 	fi
 
 clean: ## remove what was built
+	$(MAKE) -s -C tests/csrc clean
 	rm -rf build dist docs/_build .coverage .coverage.* htmlcov $(EXT_STAMP) $(DEMO_STAMP)
 	find src -name '*.so' -delete
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
