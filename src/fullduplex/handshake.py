@@ -61,13 +61,17 @@ def check_upgrade(headers: Headers) -> None:
         InvalidHeaderFormat: If one of them is malformed.
         InvalidUpgrade: If one of them is missing or says something else.
     """
+    # What nearly everybody sends needs no parser.
+    connection, upgrade = headers.get_all("Connection"), headers.get_all("Upgrade")
+    if connection == ["Upgrade"] and upgrade == ["websocket"]:
+        return
     options: list[str] = []
-    for value in headers.get_all("Connection"):
+    for value in connection:
         options += parse_connection(value)
     if not any(option.lower() == "upgrade" for option in options):
         raise InvalidUpgrade("Connection", ", ".join(options) if options else None)
     protocols: list[str] = []
-    for value in headers.get_all("Upgrade"):
+    for value in upgrade:
         protocols += parse_upgrade(value)
     if len(protocols) != 1 or protocols[0].lower() != "websocket":
         raise InvalidUpgrade("Upgrade", ", ".join(protocols) if protocols else None)
