@@ -226,7 +226,7 @@ class Frame:
         # A continuation may be of either kind, and so may a ping: text if it looks like text.
         # Of a large payload only the ends are looked at. At four bytes a character at most, each
         # end is more than will be shown of it, so that a character split at the cut is left out.
-        enough = 4 * MAX_LOG_SIZE
+        enough = 4 * max(MAX_LOG_SIZE, 1)
         if len(data) <= 2 * enough:
             head, tail = bytes(data), b""
         else:
@@ -368,6 +368,7 @@ def _looks_like_text(head: bytes) -> bool:
 def _hex_preview(data: memoryview) -> str:
     """Return bytes as pairs of hexadecimal digits; the middle of a long payload is left out."""
     # three characters a byte, so this many bytes at each end are more than will be shown
-    if len(data) > 2 * MAX_LOG_SIZE:
-        data = memoryview(bytes(data[:MAX_LOG_SIZE]) + bytes(data[len(data) - MAX_LOG_SIZE :]))
+    enough = max(MAX_LOG_SIZE, 1)
+    if len(data) > 2 * enough:
+        data = memoryview(bytes(data[:enough]) + bytes(data[len(data) - enough :]))
     return _shorten(data.hex(" ")) or "''"

@@ -113,6 +113,9 @@ def _parse_host(uri: str, parts: SplitResult) -> str:
         raise InvalidURI(uri, "hostname isn't provided")
     location = parts.netloc.rpartition("@")[2]
     if location.startswith("["):
+        # not every Python looks at what follows the bracket
+        if location.partition("]")[2][:1] not in ("", ":"):
+            raise InvalidURI(uri, "hostname contains invalid characters")
         return _parse_ipv6_address(uri, host)
     if not host.isascii():
         try:
