@@ -12,7 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#if (defined(__x86_64__) || defined(_M_X64)) && !defined(_M_ARM64EC)
+/* FDX_PORTABLE: leave all vector code out, as on a processor that has none here. */
+#if defined(FDX_PORTABLE)
+#elif (defined(__x86_64__) || defined(_M_X64)) && !defined(_M_ARM64EC)
 #define FDX_X86 1
 #include <immintrin.h>
 #elif (defined(__aarch64__) && !defined(__AARCH64EB__)) || defined(_M_ARM64)

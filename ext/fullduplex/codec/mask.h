@@ -129,6 +129,26 @@ static inline void fdx_mask_upto64(uint8_t *dst, const uint8_t *src, size_t n, u
     fdx_m128_put(dst + n - 16, z);
 }
 
+/* 65 to 128 bytes: the same with eight. */
+static inline void fdx_mask_upto128(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
+{
+    const fdx_m128 k = fdx_m128_key(key);
+    const fdx_m128 last_k = fdx_m128_key(fdx_key_rotate(key, (unsigned)n));
+    const fdx_m128 a = fdx_m128_xor(src, k), b = fdx_m128_xor(src + 16, k);
+    const fdx_m128 c = fdx_m128_xor(src + 32, k), d = fdx_m128_xor(src + 48, k);
+    const fdx_m128 w = fdx_m128_xor(src + n - 64, last_k), x = fdx_m128_xor(src + n - 48, last_k);
+    const fdx_m128 y = fdx_m128_xor(src + n - 32, last_k), z = fdx_m128_xor(src + n - 16, last_k);
+
+    fdx_m128_put(dst, a);
+    fdx_m128_put(dst + 16, b);
+    fdx_m128_put(dst + 32, c);
+    fdx_m128_put(dst + 48, d);
+    fdx_m128_put(dst + n - 64, w);
+    fdx_m128_put(dst + n - 48, x);
+    fdx_m128_put(dst + n - 32, y);
+    fdx_m128_put(dst + n - 16, z);
+}
+
 /* Any n >= 16, 16 bytes a vector; the stores of the loop are aligned. */
 FDX_NOINLINE void fdx_mask_base(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
 {
@@ -164,6 +184,27 @@ FDX_TARGET("avx2")
 static inline void fdx_m256_put(uint8_t *p, __m256i v)
 {
     _mm256_storeu_si256((__m256i *)(void *)p, v);
+}
+
+/* 129 to 256 bytes: eight vectors, the last four ending at the end. */
+FDX_TARGET("avx2")
+FDX_NOINLINE void fdx_mask_upto256(uint8_t *dst, const uint8_t *src, size_t n, uint32_t key)
+{
+    const __m256i k = _mm256_set1_epi32((int)key);
+    const __m256i last_k = _mm256_set1_epi32((int)fdx_key_rotate(key, (unsigned)n));
+    const __m256i a = fdx_m256_xor(src, k), b = fdx_m256_xor(src + 32, k);
+    const __m256i c = fdx_m256_xor(src + 64, k), d = fdx_m256_xor(src + 96, k);
+    const __m256i w = fdx_m256_xor(src + n - 128, last_k), x = fdx_m256_xor(src + n - 96, last_k);
+    const __m256i y = fdx_m256_xor(src + n - 64, last_k), z = fdx_m256_xor(src + n - 32, last_k);
+
+    fdx_m256_put(dst, a);
+    fdx_m256_put(dst + 32, b);
+    fdx_m256_put(dst + 64, c);
+    fdx_m256_put(dst + 96, d);
+    fdx_m256_put(dst + n - 128, w);
+    fdx_m256_put(dst + n - 96, x);
+    fdx_m256_put(dst + n - 64, y);
+    fdx_m256_put(dst + n - 32, z);
 }
 
 /* Any n >= 32, 32 bytes a vector; the stores of the loop are aligned. */
@@ -207,9 +248,13 @@ static inline unsigned fdx_mask(uint8_t *dst, const uint8_t *src, size_t n,
 #if defined(FDX_X86) || defined(FDX_NEON)
     else if (n <= 64 && (cpu & FDX_CPU_BASE))
         fdx_mask_upto64(dst, src, n, k);
+    else if (n <= 128 && (cpu & FDX_CPU_BASE))
+        fdx_mask_upto128(dst, src, n, k);
 #endif
 #ifdef FDX_X86
-    else if (n >= 32 && (cpu & FDX_CPU_AVX2))
+    else if (n <= 256 && (cpu & FDX_CPU_AVX2))
+        fdx_mask_upto256(dst, src, n, k);
+    else if (cpu & FDX_CPU_AVX2)
         fdx_mask_avx2(dst, src, n, k);
 #endif
 #if defined(FDX_X86) || defined(FDX_NEON)

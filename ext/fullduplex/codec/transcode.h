@@ -8,6 +8,9 @@
 #include "transcode_simd.h"
 #include "utf8.h"
 
+/* Below this size the vectors' fixed cost is more than plain decoding (measured). */
+#define FDX_VECTOR_WORTH 40
+
 /* Decode the character at `p` (valid, complete), tell how many bytes it took. */
 static inline uint32_t fdx_utf8_one(const uint8_t *p, size_t *taken)
 {
@@ -47,6 +50,8 @@ static inline void fdx_utf8_count(const uint8_t *p, size_t n, size_t *codepoints
 #ifdef FDX_HAVE_V128
     if (n >= 16 && (cpu & FDX_CPU_V128))
         count = fdx_count_v128(p, n, &max_byte);
+    else if (n >= 4 && (cpu & FDX_CPU_V128))
+        count = fdx_count_short_v128(p, n, &max_byte);
     else
 #endif
         for (i = 0; i < n; i++) {
@@ -69,7 +74,7 @@ static inline size_t fdx_utf8_to_latin1(uint8_t *dst, const uint8_t *p, size_t n
         return fdx_to_latin1_avx2(dst, p, n);
 #endif
 #ifdef FDX_HAVE_V128
-    if (n >= 4 && (cpu & FDX_CPU_V128))
+    if (n >= FDX_VECTOR_WORTH && (cpu & FDX_CPU_V128))
         return fdx_to_latin1_v128(dst, p, n);
 #endif
     for (; i < n; i += taken)
@@ -88,7 +93,7 @@ static inline size_t fdx_utf8_to_ucs2(uint16_t *dst, const uint8_t *p, size_t n,
         return fdx_to_ucs2_avx2(dst, p, n);
 #endif
 #ifdef FDX_HAVE_V128
-    if (n >= 4 && (cpu & FDX_CPU_V128))
+    if (n >= FDX_VECTOR_WORTH && (cpu & FDX_CPU_V128))
         return fdx_to_ucs2_v128(dst, p, n);
 #endif
     for (; i < n; i += taken)
@@ -107,7 +112,7 @@ static inline size_t fdx_utf8_to_ucs4(uint32_t *dst, const uint8_t *p, size_t n,
         return fdx_to_ucs4_avx2(dst, p, n);
 #endif
 #ifdef FDX_HAVE_V128
-    if (n >= 4 && (cpu & FDX_CPU_V128))
+    if (n >= FDX_VECTOR_WORTH && (cpu & FDX_CPU_V128))
         return fdx_to_ucs4_v128(dst, p, n);
 #endif
     for (; i < n; i += taken)

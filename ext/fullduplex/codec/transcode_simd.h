@@ -170,7 +170,17 @@ FDX_NOINLINE size_t fdx_to_ucs4_v128(uint32_t *dst, const uint8_t *p, size_t n)
     return out + rest;
 }
 
-/* Lead bytes and the greatest byte of 16 bytes and more. */
+/* Lead bytes and the greatest byte of 4 to 15 bytes. */
+FDX_V128
+FDX_NOINLINE size_t fdx_count_short_v128(const uint8_t *p, size_t n, unsigned *max_byte)
+{
+    const fdx_v16 a = fdx_v_load_short(p, n);
+
+    *max_byte = fdx_v_max_byte(a);
+    return fdx_v_popcount(fdx_v_lead_mask(a) & ((1u << n) - 1u));
+}
+
+/* The same of 16 bytes and more. */
 FDX_V128
 FDX_NOINLINE size_t fdx_count_v128(const uint8_t *p, size_t n, unsigned *max_byte)
 {

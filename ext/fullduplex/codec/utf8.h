@@ -49,6 +49,19 @@ static inline int fdx_utf8_kind(const fdx_utf8_state *s)
     return fdx_utf8_kind_of(s->max_byte);
 }
 
+/* Not zero if one of 8 to 64 bytes is >= 0x80: words that overlap. */
+static inline uint64_t fdx_any_high_upto64(const uint8_t *p, size_t n)
+{
+    uint64_t all = fdx_load64(p) | fdx_load64(p + n - 8);
+
+    if (n > 16)
+        all |= fdx_load64(p + 8) | fdx_load64(p + n - 16);
+    if (n > 32)
+        all |= fdx_load64(p + 16) | fdx_load64(p + 24) | fdx_load64(p + n - 24) |
+               fdx_load64(p + n - 32);
+    return all & UINT64_C(0x8080808080808080);
+}
+
 /* Begin a sequence with a byte >= 0x80. The bounds of the second byte rule out
  * overlong forms (E0, F0), surrogates (ED) and what lies above U+10FFFF (F4). */
 static inline int fdx_utf8_lead(fdx_utf8_state *s, uint8_t byte)
@@ -170,9 +183,8 @@ static inline int fdx_utf8_feed(fdx_utf8_state *s, const uint8_t *p, size_t n, s
 {
     size_t carried = 0;
 
-    if (s->need == 0 && n >= 8 && n <= 16 &&
-        ((fdx_load64(p) | fdx_load64(p + n - 8)) & UINT64_C(0x8080808080808080)) == 0) {
-        s->codepoints += n; /* short and ASCII, the commonest message of all */
+    if (s->need == 0 && n >= 8 && n <= 64 && fdx_any_high_upto64(p, n) == 0) {
+        s->codepoints += n; /* short and ASCII, the commonest text of all */
         return 0;
     }
     for (; s->need != 0 && carried < n; carried++) {
@@ -243,25 +255,25 @@ FDX_NOINLINE int fdx_is_ascii_avx2(const uint8_t *p, size_t n)
 /* 1 if all bytes are below 0x80. */
 static inline int fdx_is_ascii(const uint8_t *p, size_t n, int cpu)
 {
-    const uint64_t high = UINT64_C(0x8080808080808080);
     size_t i;
 
+    if (n >= 8 && n <= 64)
+        return fdx_any_high_upto64(p, n) == 0;
 #ifdef FDX_X86
     if (n >= 128 && (cpu & FDX_CPU_AVX2))
         return fdx_is_ascii_avx2(p, n);
 #endif
 #ifdef FDX_HAVE_V128
-    if (n > 16 && (cpu & FDX_CPU_V128))
+    if (n >= 16 && (cpu & FDX_CPU_V128))
         return fdx_is_ascii_v128(p, n);
 #endif
     (void)cpu;
-    if (n >= 8) {
-        for (i = 0; n - i >= 8; i += 8)
-            if (fdx_load64(p + i) & high)
-                return 0;
-        return (fdx_load64(p + n - 8) & high) == 0;
-    }
-    for (i = 0; i < n; i++)
+    for (i = 0; n - i >= 64; i += 64)
+        if (fdx_any_high_upto64(p + i, 64) != 0)
+            return 0;
+    if (i > 0)
+        return fdx_any_high_upto64(p + n - 64, 64) == 0;
+    for (; i < n; i++)
         if (p[i] >= 0x80)
             return 0;
     return 1;

@@ -104,21 +104,13 @@ FDX_V128 FDX_FORCE_INLINE fdx_v16 fdx_u8_faults_after(fdx_v16 cur, fdx_v16 prev)
                          FDX_V_BACK(cur, prev, 3));
 }
 
-/* Four to fifteen bytes, from a boundary: two overlapping words make one vector. */
+/* Four to fifteen bytes, from a boundary. */
 FDX_V128
 FDX_NOINLINE int fdx_utf8_short_v128(const uint8_t *p, size_t n, fdx_utf8_span *span)
 {
     const uint32_t mask = (1u << n) - 1u;
-    const unsigned twice = (unsigned)((n >= 8 ? 16 : 8) - n) * 8u; /* bits read twice */
-    fdx_v16 cur;
+    const fdx_v16 cur = fdx_v_load_short(p, n);
 
-    if (n >= 8) {
-        const uint64_t high = fdx_load64(p + n - 8);
-        cur = fdx_v_pair(fdx_load64(p), twice < 64 ? high >> twice : 0);
-    } else {
-        const uint64_t high = fdx_load32(p + n - 4);
-        cur = fdx_v_pair(fdx_load32(p) | (high >> twice) << 32, 0);
-    }
     span->done = n;
     span->codepoints = fdx_v_popcount(fdx_v_lead_mask(cur) & mask);
     span->max_byte = fdx_v_max_byte(cur);

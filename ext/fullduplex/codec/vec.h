@@ -270,6 +270,22 @@ FDX_FORCE_INLINE uint8_t fdx_v_max_byte(fdx_v16 a)
 #endif
 
 #ifdef FDX_HAVE_V128
+/* Four to fifteen bytes and zeros behind them: two words that overlap. */
+FDX_V128 FDX_FORCE_INLINE fdx_v16 fdx_v_load_short(const uint8_t *p, size_t n)
+{
+    uint64_t low, high;
+
+    if (n >= 8) {
+        low = fdx_load64(p);
+        high = fdx_load64(p + n - 8) >> 1 >> (8 * (16 - n) - 1); /* by 64 if n is 8 */
+    } else {
+        low = fdx_load32(p + n - 4);
+        low = fdx_load32(p) | (low >> (8 * (8 - n))) << 32;
+        high = 0;
+    }
+    return fdx_v_pair(low, high);
+}
+
 /* Set bits of a mask of at most 16 bits. */
 FDX_V128 FDX_FORCE_INLINE size_t fdx_v_popcount(uint32_t mask)
 {

@@ -1,0 +1,19 @@
+# cython: language_level=3
+"""Roles with atomic operations: C-level surface."""
+
+cdef extern from "atomic.h" nogil:
+    ctypedef long fdx_atomic
+    long fdx_atomic_swap_if(fdx_atomic *at, long expected, long wanted)
+    long fdx_atomic_load(fdx_atomic *at)
+    void fdx_atomic_store(fdx_atomic *at, long value)
+    void fdx_atomic_add(fdx_atomic *at, long value)
+
+
+cdef class Role:
+    cdef fdx_atomic state         # FREE or the kind of the owner
+    cdef fdx_atomic waiters       # threads in acquire()
+    cdef object changed           # the connection's condition
+
+    cpdef int try_acquire(self, int kind) noexcept
+    cpdef bint acquire(self, int kind, object timeout=*) except -1
+    cpdef int release(self) except -1

@@ -1,0 +1,47 @@
+/* The three atomic operations that a role needs, sequentially consistent. */
+#ifndef FDX_ATOMIC_H
+#define FDX_ATOMIC_H
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+typedef volatile long fdx_atomic;
+
+static __inline long fdx_atomic_swap_if(fdx_atomic *at, long expected, long wanted)
+{
+    return _InterlockedCompareExchange(at, wanted, expected);
+}
+static __inline long fdx_atomic_load(fdx_atomic *at)
+{
+    return _InterlockedOr(at, 0);
+}
+static __inline void fdx_atomic_store(fdx_atomic *at, long value)
+{
+    _InterlockedExchange(at, value);
+}
+static __inline void fdx_atomic_add(fdx_atomic *at, long value)
+{
+    _InterlockedExchangeAdd(at, value);
+}
+#else
+typedef long fdx_atomic;
+
+/* Returns what was there; `wanted` was stored if that equals `expected`. */
+static inline long fdx_atomic_swap_if(fdx_atomic *at, long expected, long wanted)
+{
+    __atomic_compare_exchange_n(at, &expected, wanted, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return expected;
+}
+static inline long fdx_atomic_load(fdx_atomic *at)
+{
+    return __atomic_load_n(at, __ATOMIC_SEQ_CST);
+}
+static inline void fdx_atomic_store(fdx_atomic *at, long value)
+{
+    __atomic_store_n(at, value, __ATOMIC_SEQ_CST);
+}
+static inline void fdx_atomic_add(fdx_atomic *at, long value)
+{
+    __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
+}
+#endif
+#endif

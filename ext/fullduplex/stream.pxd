@@ -1,0 +1,40 @@
+# cython: language_level=3
+"""Types for the compiled `fullduplex.stream`."""
+
+cdef class Stream:
+    cdef readonly object sock     # the connected socket
+    cdef readonly bint aborted    # abort() or close() was called
+    cdef public bint torn         # a blocking write was given up in the midst
+    cdef public bytes backlog     # what a non-blocking write left over
+    cdef dict __dict__
+    cdef object __weakref__
+
+    cpdef bint pending(self) except? -1
+    cpdef Py_ssize_t read(self, decoder, deadline) except? -2
+    cpdef Py_ssize_t recv_into(self, view, deadline) except? -2
+    cpdef Py_ssize_t send_some(self, data) except? -2
+    cpdef bint wait_writable(self, deadline) except? -1
+    cpdef bint write(self, data, deadline) except? -1
+    cpdef bint write_large(self, bytes header, payload, deadline) except? -1
+    cpdef bint _write_view(self, view, deadline) except? -1
+    cpdef bint try_write(self, data) except? -1
+    cpdef bint flush(self, deadline) except? -1
+    cpdef bint unsent(self) except? -1
+
+cdef class SocketStream(Stream):
+    cdef readonly bint blocking   # the socket has no descriptor to wait on
+    cdef object _mutex            # for an SSLSocket, else None
+
+    cpdef bint _wait(self, bint write, deadline) except? -1
+
+cdef class TLSStream(Stream):
+    cdef readonly Stream raw      # carries the ciphertext
+    cdef object _mutex            # guards the SSL object and the BIOs
+    cdef object _incoming         # ciphertext that was received
+    cdef object _outgoing         # ciphertext to send
+    cdef readonly object ssl_object
+    cdef bytearray _input         # where ciphertext is received
+    cdef bint _unread             # something to read may be in memory
+
+    cpdef Py_ssize_t _fetch(self, deadline) except? -2
+    cpdef Py_ssize_t _decrypt(self, view) except? -2

@@ -1,0 +1,93 @@
+"""Roles: which thread may read a connection, which may write it.
+
+A role is a lock that tells *what kind of work* its owner is at, because that decides what others do: a
+second ``recv()`` is an error, while the service thread lets go in a moment and is waited for. There are
+two implementations of the same small surface; the compiled one takes a free role with one atomic operation.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+FREE: Final = 0
+RECV: Final = 1
+"""A thread in ``recv()`` or the like; another one there is an error."""
+CLOSE: Final = 2
+"""A thread in ``close()`` that reads until the peer's Close frame and the end of the stream."""
+SERVICE: Final = 3
+"""The service thread; it never blocks, so the role is free again in a moment."""
+WAIT: Final = 4
+"""A thread in ``wait()``, for several connections at once."""
+SEND: Final = 5
+"""A thread that writes frames."""
+
+
+class PurePythonRole:
+    """A lock with the kind of its owner.
+
+    Args:
+        changed: notified when the role is released while somebody waits. It is the connection's; its lock
+            must not be held by who calls `acquire` or `release`.
+
+    Attributes:
+        owner: FREE or the kind given by the owner.
+    """
+
+    def __init__(self, changed: threading.Condition) -> None:
+        self.owner = FREE
+        self._lock = threading.Lock()
+        self._changed = changed
+        self._waiters = 0
+
+    def try_acquire(self, kind: int) -> int:
+        """Take the role if it is free: returns FREE if it was, else the kind of its owner."""
+        while not self._lock.acquire(False):
+            owner = self.owner
+            if owner != FREE:
+                return owner
+        self.owner = kind
+        return FREE
+
+    def acquire(self, kind: int, timeout: float | None = None) -> bool:
+        """Take the role, waiting up to ``timeout`` seconds (None for ever); False if time ran out."""
+        if self.try_acquire(kind) == FREE:
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            self._waiters += 1
+            try:
+                while self.try_acquire(kind) != FREE:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return False
+                    self._changed.wait(left)
+                return True
+            finally:
+                self._waiters -= 1
+
+    def release(self) -> None:
+        """Give the role back, and wake who waits for it."""
+        self.owner = FREE
+        self._lock.release()
+        # A waiter counts itself before it tries: either it finds the role free, or it is counted here.
+        if self._waiters:
+            with self._changed:
+                self._changed.notify_all()
+
+    def reset(self, changed: threading.Condition) -> None:
+        """Be free, whoever the owner was: after a fork, where that thread does not exist."""
+        self._changed = changed
+        self._lock = threading.Lock()
+        self.owner = FREE
+        self._waiters = 0
+
+
+if TYPE_CHECKING:
+    Role = PurePythonRole
+else:
+    try:
+        from ._roles import Role
+    except ImportError:
+        Role = PurePythonRole

@@ -1,0 +1,439 @@
+"""Bytes over a real socket: plain, TLS or anything like a socket, with deadlines and wake-up.
+
+A `Stream` is used by two threads at once, one that reads and one that writes; who they are is the business
+of the roles above. What each may touch:
+
+- the reader: `Stream.read`, `Stream.recv_into`, `Stream.pending`;
+- the writer: `Stream.write`, `Stream.write_large`, `Stream.try_write`, `Stream.flush`, `Stream.unsent`,
+  `Stream.shutdown_write`, ``backlog`` and ``torn``;
+- anybody, at any time: `Stream.abort`, which wakes both; `Stream.fileno`.
+
+Deadlines are on the clock of ``time.monotonic()``: None waits for ever, 0.0 does not wait.
+
+What a non-blocking write leaves over is the ``backlog``; it goes out before anything else. So a control
+frame is written whole, though nobody waits for it. A blocking write that was given up in the midst of its
+data leaves ``torn`` set: what follows would be taken for the rest, so nothing may follow.
+
+`FdStream` (Cython) does the same as `SocketStream` with system calls of its own, where the socket is a plain
+one on POSIX. TLS runs over memory (`ssl.MemoryBIO`): ``_mutex`` guards the OpenSSL object, which two threads
+must not enter, and is never held while waiting for the network.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .codec import Decoder
+    from .typing import BytesLike
+
+__all__ = ["SocketStream", "Stream", "TLSStream", "open_stream"]
+
+NOTHING: Final = -1
+"""`Stream.read` came to its deadline."""
+
+PIECE: Final = 262144
+"""Bytes encrypted at once; what TLS holds in memory beside the message itself."""
+
+CIPHERTEXT: Final = 65536
+"""Bytes of ciphertext received at once."""
+
+# Elsewhere a blocked wait may not notice shutdown() (macOS: cpython#154224), so it looks up now and then.
+WAIT_SLICE: Final[float | None] = None if sys.platform.startswith("linux") else 0.25
+
+_WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Stream:
+    """Bytes in and out of one connected socket."""
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self.aborted = False
+        self.torn = False
+        self.backlog = b""
+
+    def fileno(self) -> int:
+        """Give the file descriptor, or -1 if there is none (any more)."""
+        try:
+            return int(self.sock.fileno())
+        except (AttributeError, OSError, ValueError):
+            return -1
+
+    def pending(self) -> bool:
+        """Tell whether bytes to read are held in memory, so that the socket need not become readable."""
+        return False
+
+    def read(self, decoder: Decoder, deadline: float | None) -> int:
+        """Read once into the decoder: the number of bytes, 0 at the end of the stream, or NOTHING in time."""
+        count = 0
+        with decoder.get_buffer() as view:
+            count = self.recv_into(view, deadline)
+        if count > 0:
+            decoder.buffer_updated(count)
+        return count
+
+    def recv_into(self, view: memoryview, deadline: float | None) -> int:
+        """Read once into ``view``; returns as `read` does."""
+        raise NotImplementedError
+
+    def send_some(self, data: BytesLike) -> int:
+        """Hand the network what it takes without waiting; returns how many bytes, perhaps 0."""
+        raise NotImplementedError
+
+    def wait_writable(self, deadline: float | None) -> bool:
+        """Wait until the network takes bytes again; False if the deadline came first."""
+        raise NotImplementedError
+
+    def write(self, data: BytesLike, deadline: float | None) -> bool:
+        """Write all of ``data``; False if the deadline came first, and ``torn`` if that was in the midst of it."""
+        if self.unsent() and not self.flush(deadline):
+            return False
+        return self._write_view(memoryview(data).cast("B"), deadline)
+
+    def write_large(self, header: bytes, payload: BytesLike, deadline: float | None) -> bool:
+        """Write a frame whose payload is not to be copied; returns as `write` does."""
+        if not self.write(header, deadline):
+            return False
+        self.torn = True
+        return self._write_view(memoryview(payload).cast("B"), deadline)
+
+    def _write_view(self, view: memoryview, deadline: float | None) -> bool:
+        while True:
+            count = self.send_some(view)
+            if count == len(view):
+                self.torn = False
+                return True
+            if count:
+                self.torn = True
+                view = view[count:]
+            elif not self.wait_writable(deadline):
+                return False
+
+    def try_write(self, data: BytesLike) -> bool:
+        """Write what goes without waiting and keep the rest as backlog; True if there is no rest."""
+        self.backlog += bytes(data)
+        return self.flush(0.0)
+
+    def flush(self, deadline: float | None) -> bool:
+        """Write the backlog; True if it is gone."""
+        view = memoryview(self.backlog)
+        try:
+            while view:
+                count = self.send_some(view)
+                view = view[count:]
+                if view and count == 0 and not self.wait_writable(deadline):
+                    return False
+        finally:
+            self.backlog = bytes(view)
+        return True
+
+    def unsent(self) -> bool:
+        """Tell whether something waits to be flushed."""
+        return bool(self.backlog)
+
+    def shutdown_write(self) -> None:
+        """Tell the peer that nothing more follows; it can still send. Does nothing on a broken socket."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except (OSError, AttributeError):
+            pass
+
+    def abort(self) -> None:
+        """Cut both directions and wake the threads that wait in them; idempotent."""
+        self.aborted = True
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except (OSError, AttributeError):
+            pass
+
+    def after_fork(self) -> None:
+        """Be usable in a forked process, whatever other threads were at."""
+
+    def close(self) -> None:
+        """Give the file descriptor back; only when nobody reads or writes."""
+        self.aborted = True
+        self.backlog = b""
+        try:
+            self.sock.close()
+        except OSError:
+            pass
+
+
+class SocketStream(Stream):
+    """A stream over a socket or anything like it: a double, a patched socket, an `ssl.SSLSocket`.
+
+    The socket is put in non-blocking mode, since its time-out would be shared by reader and writer. One without
+    a file descriptor is used in blocking mode.
+    """
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__(sock)
+        self.blocking = self.fileno() < 0
+        sock.setblocking(self.blocking)
+        # An SSLSocket must not be entered by two threads (cpython#143756); its calls don't wait here.
+        self._mutex = threading.Lock() if isinstance(sock, ssl.SSLSocket) else None
+
+    def pending(self) -> bool:
+        if self._mutex is None:
+            return False
+        with self._mutex:
+            return bool(self.sock.pending())
+
+    def after_fork(self) -> None:
+        if self._mutex is not None:
+            self._mutex = threading.Lock()
+
+    def recv_into(self, view: memoryview, deadline: float | None) -> int:
+        while True:
+            try:
+                if self._mutex is None:
+                    return int(self.sock.recv_into(view))
+                with self._mutex:
+                    return int(self.sock.recv_into(view))
+            except _WOULD_BLOCK:
+                pass
+            except ssl.SSLEOFError:
+                return 0
+            if self.aborted:
+                return 0
+            if not self._wait(False, deadline):
+                return NOTHING
+
+    def send_some(self, data: BytesLike) -> int:
+        try:
+            if self._mutex is None:
+                return int(self.sock.send(data))
+            with self._mutex:
+                return int(self.sock.send(data))
+        except _WOULD_BLOCK:
+            return 0
+
+    def write_large(self, header: bytes, payload: BytesLike, deadline: float | None) -> bool:
+        if self.unsent() and not self.flush(deadline):
+            return False
+        if self._mutex is not None or not hasattr(self.sock, "sendmsg"):
+            return super().write_large(header, payload, deadline)
+        try:
+            count = int(self.sock.sendmsg([header, payload]))
+        except _WOULD_BLOCK:
+            count = 0
+        if count < len(header):
+            self.torn = count > 0
+            return super().write_large(header[count:], payload, deadline)
+        self.torn = True
+        return self._write_view(memoryview(payload).cast("B")[count - len(header) :], deadline)
+
+    def wait_writable(self, deadline: float | None) -> bool:
+        if self.aborted:
+            raise BrokenPipeError("connection was aborted")
+        return self._wait(True, deadline)
+
+    def _wait(self, write: bool, deadline: float | None) -> bool:
+        """Wait for the socket; True also when it was aborted, so that the caller looks."""
+        if deadline is not None and deadline <= 0.0:
+            return False
+        while not self.aborted:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            if WAIT_SLICE is not None:
+                left = WAIT_SLICE if left is None else min(left, WAIT_SLICE)
+            if _ready(self.sock, write, left):
+                return True
+        return True
+
+
+def _ready(sock: Any, write: bool, timeout: float | None) -> bool:
+    """Wait for a socket once. Looked up at each call, so that patched modules are honoured."""
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(sock, select.POLLOUT if write else select.POLLIN)
+        return bool(poller.poll(None if timeout is None else timeout * 1000))
+    lists: list[list[Any]] = [[], [sock]] if write else [[sock], []]
+    readable, writable, _ = select.select(lists[0], lists[1], [], timeout)
+    return bool(readable or writable)
+
+
+class TLSStream(Stream):
+    """TLS over another stream. Reads and writes overlap; only the cryptography takes turns.
+
+    Args:
+        raw: the stream for the ciphertext; its reader and writer are this one's.
+        context: certificates and settings.
+        server_side: which end of the TLS handshake this is.
+        server_hostname: for SNI and the check of the certificate; a client's.
+    """
+
+    def __init__(
+        self,
+        raw: Stream,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> None:
+        super().__init__(raw.sock)
+        self.raw = raw
+        # Guards the SSL object and both memory BIOs. Nothing is waited for while it is held.
+        self._mutex = threading.Lock()
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.ssl_object = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        self._input = bytearray(CIPHERTEXT)
+        self._unread = False  # decrypted or undecrypted bytes may be in memory
+
+    def handshake(self, deadline: float | None) -> None:
+        """Do the TLS handshake.
+
+        Raises:
+            TimeoutError: if the deadline comes first.
+            ssl.SSLError: if it fails; the alert for the peer was sent.
+        """
+        while True:
+            try:
+                self.ssl_object.do_handshake()
+            except ssl.SSLWantReadError:
+                done = False
+            except ssl.SSLError:
+                self.raw.try_write(self._outgoing.read())
+                raise
+            else:
+                done = True
+            if self._outgoing.pending and not self.raw.write(self._outgoing.read(), deadline):
+                raise TimeoutError("timed out during the TLS handshake")
+            if done:
+                self._unread = True
+                return
+            count = self._fetch(deadline)
+            if count == NOTHING:
+                raise TimeoutError("timed out during the TLS handshake")
+            if count == 0:
+                self._incoming.write_eof()
+
+    def _fetch(self, deadline: float | None) -> int:
+        """Receive ciphertext; returns as `read` does."""
+        count = 0
+        with memoryview(self._input) as view:
+            count = self.raw.recv_into(view, deadline)
+            if count > 0:
+                with self._mutex:
+                    self._incoming.write(view[:count])
+        return count
+
+    def pending(self) -> bool:
+        return self._unread
+
+    def recv_into(self, view: memoryview, deadline: float | None) -> int:
+        while True:
+            if self._unread:
+                count = self._decrypt(view)
+                if count != NOTHING:
+                    return count
+            count = self._fetch(deadline)
+            if count == NOTHING:
+                return NOTHING
+            if count == 0:
+                # Whether or not the peer said so (close_notify), the stream is at its end: WebSocket
+                # has Close frames against truncation.
+                return 0
+            self._unread = True
+
+    def _decrypt(self, view: memoryview) -> int:
+        with self._mutex:
+            try:
+                count = self.ssl_object.read(len(view), view)  # type: ignore[arg-type]
+            except ssl.SSLWantReadError:
+                self._unread = False
+                return NOTHING
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return 0
+            self._unread = self.ssl_object.pending() > 0 or self._incoming.pending > 0
+        return int(count)
+
+    def write(self, data: BytesLike, deadline: float | None) -> bool:
+        if len(data) > PIECE or self.unsent():
+            return super().write(data, deadline)
+        with self._mutex:
+            self.ssl_object.write(data)
+            ciphertext = self._outgoing.read()
+        # Once encrypted, it cannot be taken back: the records are numbered.
+        self.torn = not self.raw.write(ciphertext, deadline)
+        return not self.torn
+
+    def _write_view(self, view: memoryview, deadline: float | None) -> bool:
+        if super()._write_view(view, deadline) and self.raw.flush(deadline):
+            return True
+        self.torn = self.torn or bool(self.raw.backlog)
+        return False
+
+    def send_some(self, data: BytesLike) -> int:
+        """Encrypt a piece and write it; what the network does not take is the raw stream's backlog."""
+        if self.raw.backlog and not self.raw.flush(0.0):
+            return 0
+        with self._mutex:
+            count = self.ssl_object.write(memoryview(data)[:PIECE])
+            ciphertext = self._outgoing.read()
+        self.raw.try_write(ciphertext)
+        return count
+
+    def flush(self, deadline: float | None) -> bool:
+        """Write the backlog, of plain bytes and of ciphertext; True if both are gone."""
+        if self._outgoing.pending:  # what reading made TLS say: a key update, an alert
+            with self._mutex:
+                ciphertext = self._outgoing.read()
+            self.raw.try_write(ciphertext)
+        return super().flush(deadline) and self.raw.flush(deadline)
+
+    def unsent(self) -> bool:
+        return bool(self.backlog or self.raw.backlog or self._outgoing.pending)
+
+    def wait_writable(self, deadline: float | None) -> bool:
+        return self.raw.flush(deadline)
+
+    def shutdown_write(self) -> None:
+        with self._mutex:
+            try:
+                self.ssl_object.unwrap()
+            except ssl.SSLError:
+                pass  # the peer's close_notify did not come yet; ours is on its way
+            ciphertext = self._outgoing.read()
+        try:
+            if ciphertext:
+                self.raw.try_write(ciphertext)
+        except OSError:
+            pass
+        self.raw.shutdown_write()
+
+    def after_fork(self) -> None:
+        self._mutex = threading.Lock()
+        self.raw.after_fork()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.raw.abort()
+
+    def close(self) -> None:
+        self.aborted = True
+        self.backlog = b""
+        self.raw.close()
+
+
+def open_stream(sock: Any) -> Stream:
+    """Make the stream for a connected socket: by its own system calls if that is possible."""
+    if type(sock) is socket.socket:
+        try:
+            from ._fdstream import FdStream
+        except ImportError:
+            pass
+        else:
+            return FdStream(sock)  # type: ignore[no-any-return]
+    return SocketStream(sock)

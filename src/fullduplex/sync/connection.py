@@ -1,0 +1,706 @@
+"""The connection as its users see it: blocking calls, from any thread.
+
+`core` explains how it works, which locks there are and what may be waited for while they are held.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
+
+from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
+from ..frames import Close, CloseCode, Frame, Opcode
+from ..protocol import State
+from ..roles import FREE, RECV, SEND
+from ..stream import Stream, open_stream
+from .core import FIRST_CONTROL, ConnectionCore, new_payload
+from .service import get_service
+
+if TYPE_CHECKING:
+    import threading
+    import uuid
+    from types import TracebackType
+
+    from ..http11 import Request, Response
+    from ..protocol import Protocol
+    from ..typing import BytesLike, Data, DataLike, LoggerLike, Subprotocol
+
+__all__ = ["Connection"]
+
+OPEN: Final = State.OPEN
+CLOSED: Final = State.CLOSED
+TEXT: Final = int(Opcode.TEXT)
+BINARY: Final = int(Opcode.BINARY)
+CONT: Final = int(Opcode.CONT)
+
+LARGE: Final = 16384
+"""Payloads above this many bytes are not copied into one piece with their header."""
+SCRATCH: Final = 65536
+"""Bytes of a large payload that are masked at once, on their way out."""
+
+_BYTES_LIKE: Final = (bytes, bytearray, memoryview)
+
+
+class ConnectionLogger(logging.LoggerAdapter[Any]):
+    """Adds the connection to log records, as ``websocket``, without keeping it alive."""
+
+    def __init__(self, logger: LoggerLike, connection: Connection) -> None:
+        super().__init__(logger, None)  # type: ignore[arg-type]
+        self._connection = weakref.ref(connection)
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Add ``websocket`` to ``extra``."""
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), "websocket": self._connection()}
+        return msg, kwargs
+
+
+class Connection(ConnectionCore):
+    """A WebSocket connection on threads (RFC 6455), for both sides.
+
+    You get one from ``connect()``, or as the argument of a server's handler; don't make it yourself. All methods
+    may be called from any thread. One thread at a time may receive; sends of several threads are put one after
+    the other. Reading needs no thread of its own: who calls `recv` reads the socket, and one service thread for
+    all connections of the process reads, answers pings and sends keepalive pings while nobody does.
+
+    Args:
+        socket: connected socket, or anything like one; also accepted as ``sock``. A `Stream` is used as it is.
+        protocol: the Sans-I/O side of the connection.
+        ping_interval: seconds between keepalive pings; None for none.
+        ping_timeout: seconds within which a keepalive ping must be answered; None for no limit.
+        close_timeout: seconds that closing may take, from the first Close frame to the end of TCP; None for no
+            limit.
+        max_queue: frames that are buffered while nobody reads, or a pair of a high and a low mark; None for no
+            limit. Reading stops above the high mark, and TCP then slows the peer down.
+
+    Attributes:
+        id: a UUID, for logs.
+        logger: adds the connection to log records, as ``websocket``.
+        request, response: of the opening handshake; None before it.
+        protocol: the Sans-I/O side; look, don't touch.
+    """
+
+    def __init__(
+        self,
+        socket: Any = None,
+        protocol: Protocol | None = None,
+        *,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_queue: int | None | tuple[int | None, int | None] = 16,
+        sock: Any = None,
+    ) -> None:
+        if (socket is None) == (sock is None):
+            raise TypeError("give the connected socket once, as socket or as sock")
+        if protocol is None:
+            raise TypeError("protocol is missing")
+        given = sock if socket is None else socket
+        stream = given if isinstance(given, Stream) else open_stream(given)
+        super().__init__(stream, protocol, ping_interval, ping_timeout, close_timeout, max_queue)
+        self.socket = stream.sock
+        self.id: uuid.UUID = protocol.id
+        self.logger: LoggerLike = ConnectionLogger(protocol.logger, self)
+        if protocol.debug:
+            protocol.logger = self.logger
+        self.request: Request | None = None
+        self.response: Response | None = None
+        self._local_address = address_of(stream.sock, "getsockname")
+        self._remote_address = address_of(stream.sock, "getpeername")
+        get_service().add(self)
+
+    # Looking
+
+    @property
+    def local_address(self) -> Any:
+        """Local address as ``getsockname()`` gives it: a pair for IPv4, also after closing."""
+        return self._local_address
+
+    @property
+    def remote_address(self) -> Any:
+        """Address of the peer as ``getpeername()`` gives it."""
+        return self._remote_address
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the last acknowledged ping to its pong; 0 before there was one."""
+        return self._latency
+
+    @property
+    def state(self) -> State:
+        """Where the connection is in its life; for looking, since it may change any time."""
+        return self.protocol.state
+
+    @property
+    def subprotocol(self) -> Subprotocol | None:
+        """The subprotocol that was negotiated, or None."""
+        return self.protocol.subprotocol
+
+    @property
+    def close_code(self) -> int | None:
+        """The peer's close code once CLOSED: 1005 if its frame had none, 1006 without a frame; None before."""
+        return self.protocol.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        """The peer's close reason once CLOSED; None before."""
+        return self.protocol.close_reason
+
+    @property
+    def counters(self) -> dict[str, float]:
+        """What went over this connection so far.
+
+        Keys: ``messages_received``, ``frames_received``, ``payload_received`` (bytes as on the wire),
+        ``frames_sent``, ``payload_sent``, and ``compressed_ratio`` of outgoing messages, payload bytes
+        on the wire by bytes before compression (1.0 without compression).
+        """
+        decoder, encoder = self.protocol.decoder, self.protocol.encoder
+        ratio = 1.0
+        for extension in self.protocol.extensions:
+            before = getattr(extension, "bytes_before", 0)
+            if before:
+                ratio = getattr(extension, "bytes_after", before) / before
+        return {
+            "messages_received": decoder.messages_received,
+            "frames_received": decoder.frames_received,
+            "payload_received": decoder.payload_received,
+            "frames_sent": encoder.frames_sent,
+            "payload_sent": encoder.payload_sent,
+            "compressed_ratio": ratio,
+        }
+
+    # Context manager and iterator
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            self.close()
+        else:
+            self.close(CloseCode.INTERNAL_ERROR)
+
+    def __iter__(self) -> Iterator[Data]:
+        """Iterate over messages until the connection is closed normally.
+
+        Raises:
+            ConnectionClosedError: after a protocol error or a network failure.
+        """
+        try:
+            while True:
+                yield self.recv()
+        except ConnectionClosedOK:
+            return
+
+    # Receiving
+
+    @overload
+    def recv(self, timeout: float | None = None, *, decode: Literal[True]) -> str: ...
+    @overload
+    def recv(self, timeout: float | None = None, *, decode: Literal[False]) -> bytes: ...
+    @overload
+    def recv(self, timeout: float | None = None, decode: bool | None = None) -> Data: ...
+
+    def recv(self, timeout: float | None = None, decode: bool | None = None) -> Data:
+        """Receive the next message, whole.
+
+        Messages that came before the connection was closed are given first.
+
+        Args:
+            timeout: seconds to wait; None waits until a message comes; 0 or less only looks whether one is here.
+            decode: False gives text as bytes (its UTF-8 is checked all the same), True gives binary as str.
+
+        Returns:
+            str for a Text message, bytes for a Binary one (RFC 6455 §5.6).
+
+        Raises:
+            ConnectionClosedOK: after a normal closure.
+            ConnectionClosedError: after a protocol error or a network failure.
+            TimeoutError: if no message came in time; nothing is lost.
+            ConcurrencyError: if another thread is receiving.
+        """
+        deadline = None
+        if timeout is not None:
+            deadline = time.monotonic() + timeout if timeout > 0 else 0.0
+        if self._streaming or self._reader.try_acquire(RECV) != FREE:
+            self._enter_recv(deadline, "recv")
+        try:
+            data: Data = self._next(deadline, decode is False)
+        finally:
+            self._leave_reader()
+        if decode and not isinstance(data, str):
+            return self._decode(data)
+        return data
+
+    def _enter_recv(self, deadline: float | None, what: str) -> None:
+        if self._streaming:
+            raise ConcurrencyError(f"cannot call {what} while a recv_streaming is not consumed to its end")
+        self._enter_reader(deadline, what)
+
+    def _decode(self, data: bytes) -> str:
+        """Decode a Binary message as the caller wished; what is not UTF-8 fails the connection like text."""
+        try:
+            return data.decode()
+        except UnicodeDecodeError as exc:
+            self._fail(exc)
+            self._await_end()
+            raise self.protocol.close_exc from exc
+
+    def recv_into(self, buffer: bytearray | memoryview, timeout: float | None = None) -> int:
+        """Receive the next message's bytes into ``buffer``; text comes as UTF-8.
+
+        Args:
+            buffer: writable; the message is put at its beginning.
+            timeout: as for `recv`.
+
+        Returns:
+            The size of the message in bytes.
+
+        Raises:
+            BufferError: if the message is larger than the buffer. It is not lost: call `recv`, or come back
+                with a larger buffer.
+            Otherwise as `recv`.
+        """
+        target = memoryview(buffer).cast("B")
+        deadline = None
+        if timeout is not None:
+            deadline = time.monotonic() + timeout if timeout > 0 else 0.0
+        if self._streaming or self._reader.try_acquire(RECV) != FREE:
+            self._enter_recv(deadline, "recv_into")
+        try:
+            data = self._next(deadline, True)
+            size = len(data)
+            if size > len(target):
+                self._inbox.appendleft((data, None, 1, size))
+                self._inbox_frames += 1
+                self._inbox_bytes += size
+                raise BufferError(f"a message of {size} bytes does not fit into {len(target)} bytes")
+            target[:size] = data
+        finally:
+            self._leave_reader()
+        return size
+
+    @overload
+    def recv_streaming(self, decode: Literal[True]) -> Iterator[str]: ...
+    @overload
+    def recv_streaming(self, decode: Literal[False]) -> Iterator[bytes]: ...
+    @overload
+    def recv_streaming(self, decode: bool | None = None) -> Iterator[Data]: ...
+
+    def recv_streaming(self, decode: bool | None = None) -> Iterator[Data]:
+        """Receive the next message fragment by fragment, each as soon as it is here.
+
+        The iterator must be consumed to its end; until then other receiving calls raise ConcurrencyError.
+        A character that is split between fragments comes with the later one. Of a message with very many
+        unread fragments, the later ones may come joined.
+
+        Args:
+            decode: as for `recv`.
+
+        Returns:
+            An iterator of str for a Text message or bytes for a Binary one.
+
+        Raises:
+            As `recv`, while iterating.
+        """
+        if self._streaming or self._reader.try_acquire(RECV) != FREE:
+            self._enter_recv(None, "recv_streaming")
+        decoder: codecs.IncrementalDecoder | None = None
+        first = True
+        fin = False
+        while not fin:
+            try:
+                fragments, text, fin = self._next_fragments()
+            finally:
+                self._leave_reader()
+            if first:
+                first = False
+                if (text or decode) and decode is not False:
+                    decoder = codecs.getincrementaldecoder("utf-8")()
+            for index, fragment in enumerate(fragments):
+                if decoder is None:
+                    yield fragment
+                else:
+                    yield self._decode_fragment(decoder, fragment, fin and index == len(fragments) - 1)
+            if not fin and self._reader.try_acquire(RECV) != FREE:
+                self._enter_reader(None, "recv_streaming")
+
+    def _decode_fragment(self, decoder: codecs.IncrementalDecoder, data: bytes, fin: bool) -> str:
+        try:
+            return decoder.decode(data, fin)
+        except UnicodeDecodeError as exc:
+            self._streaming = False
+            self._fail(exc)
+            self._await_end()
+            raise self.protocol.close_exc from exc
+
+    def _next_fragments(self) -> tuple[list[bytes], bool, bool]:
+        """Give fragments that are here, whether they are text, and whether the last of them ends the message."""
+        protocol = self.protocol
+        if not self._streaming and self._inbox:
+            bounds = self._inbox[0][1]
+            data = self._take_from_inbox(False)
+            text = isinstance(data, str)
+            raw = data.encode() if text else data
+            return split(raw, bounds), text, True
+        while True:
+            if self._fragments:
+                fragment, fin = self._fragments.popleft()
+                self._inbox_bytes -= len(fragment)
+                return [fragment], protocol.opcode == TEXT, fin
+            fragment_now = self._pull_fragment()
+            if fragment_now is not None:
+                self._streaming = not protocol.fin
+                return [fragment_now], protocol.opcode == TEXT, protocol.fin
+            if protocol.state is CLOSED:
+                self._streaming = False
+                raise protocol.close_exc
+            self._read(None)
+
+    def _pull_fragment(self) -> bytes | None:
+        protocol = self.protocol
+        while not protocol.discarding:
+            try:
+                data = protocol.pull_fragment()
+            except Exception as exc:
+                self._fail(exc)
+                return None
+            if data is None or protocol.opcode < FIRST_CONTROL:
+                return data
+            self._on_control(protocol.opcode, data)
+        return None
+
+    # Sending
+
+    def send(
+        self,
+        message: DataLike | Iterable[DataLike],
+        text: bool | None = None,
+        *,
+        timeout: float | None = None,
+        compress: bool | None = None,
+    ) -> None:
+        """Send a message.
+
+        A str is sent as a Text message, a bytes-like object as a Binary one. An iterable of either is sent as one
+        message, each item in a frame of its own (RFC 6455 §5.4); an empty one sends nothing.
+
+        Args:
+            message: what to send.
+            text: True sends bytes as Text, which the caller knows to be UTF-8; False sends a str as Binary.
+            timeout: seconds that writing may take; None for no limit other than keepalive and `close`.
+            compress: True or False to compress this message or not; None leaves it to permessage-deflate.
+
+        Raises:
+            ConnectionClosedOK: after a normal closure.
+            ConnectionClosedError: after a protocol error or a network failure.
+            TimeoutError: if ``timeout`` ran out. If that was before the first byte, nothing happened, and the
+                call may be repeated; after it the message cannot be taken back, and the connection is failed:
+                ``state`` tells.
+            ConcurrencyError: if another thread is in the midst of a fragmented message.
+            TypeError: for another type, dict-like objects among them (if you mean the keys, call ``keys()``).
+                An item of a wrong type in an iterable also closes the connection, with code 1011.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if isinstance(message, str):
+            self._send(BINARY if text is False else TEXT, message, deadline, compress)
+        elif isinstance(message, _BYTES_LIKE):
+            self._send(TEXT if text else BINARY, message, deadline, compress)
+        elif isinstance(message, Mapping):
+            raise TypeError("data is a dict-like object")
+        elif isinstance(message, Iterable):
+            self._send_fragments(message, text, deadline, compress)
+        else:
+            raise TypeError(f"a message is str, bytes-like or an iterable of these, not {type(message).__name__}")
+
+    def _send(self, opcode: int, data: Any, deadline: float | None, compress: bool | None) -> None:
+        """Send a message in one frame."""
+        if self._writer.try_acquire(SEND) != FREE:
+            self._enter_writer(deadline)
+        try:
+            if self.protocol.outgoing:
+                raise ConcurrencyError("cannot call send while another thread is sending a fragmented message")
+            if self.protocol.state is OPEN:
+                self._write_frame(opcode, data, True, deadline, compress)
+                return
+        finally:
+            self._leave_writer()
+        self._raise_closed()
+
+    def _enter_writer(self, deadline: float | None) -> None:
+        left = None if deadline is None else deadline - time.monotonic()
+        if not self._writer.acquire(SEND, left):
+            raise TimeoutError("timed out while another thread was sending")
+
+    def _raise_closed(self) -> None:
+        """Wait for the end of a connection that is being closed, and raise what it ended with."""
+        self._await_end()
+        raise self.protocol.close_exc
+
+    def _write_frame(
+        self, opcode: int, data: Any, fin: bool, deadline: float | None, compress: bool | None
+    ) -> None:
+        """Write one data frame. Needs the writer role."""
+        protocol = self.protocol
+        stream = self._stream
+        head = 0x80 | opcode if fin else opcode
+        try:
+            if deadline is not None and not (stream.flush(deadline) and stream.wait_writable(deadline)):
+                raise TimeoutError("timed out before the message could be sent")
+            if protocol.extensions:
+                payload = data.encode() if isinstance(data, str) else data
+                head, data = protocol.encode_data(opcode, payload, fin, compress)
+                stream.torn = True  # the compressors have moved on: it must go out now
+            elif protocol.debug:
+                payload = data.encode() if isinstance(data, str) else data
+                protocol.logger.debug("> %s", Frame(Opcode(opcode), payload, fin))
+            if isinstance(data, memoryview):
+                data = data.cast("B") if data.contiguous else bytes(data)
+            if len(data) <= LARGE:
+                done = stream.write(protocol.encoder.frame(head, data), deadline)
+            else:
+                done = self._write_large(head, data, deadline)
+        except OSError as exc:
+            if isinstance(exc, TimeoutError) and not stream.torn:
+                raise
+            self._lost(exc)
+        except BaseException:
+            if stream.torn:
+                self._give_up("sending was interrupted in the midst of a message")
+            raise
+        else:
+            if not done:
+                if stream.torn:
+                    self._give_up("sending timed out in the midst of a message")
+                raise TimeoutError("timed out while sending a message")
+            stream.torn = False
+            return
+        self._leave_lost()
+
+    def _leave_lost(self) -> None:
+        """The network failed under this writer: raise how the connection ended."""
+        self._writer.release()
+        try:
+            self._await_end()
+        finally:
+            # Who called us leaves the role again.
+            self._writer.acquire(SEND)
+        raise self.protocol.close_exc
+
+    def _give_up(self, why: str) -> None:
+        """End the connection, since a frame cannot be finished."""
+        self._lost(ConnectionAbortedError(why))
+
+    def _write_large(self, head: int, data: Any, deadline: float | None) -> bool:
+        """Write a large frame without copying it whole: as it is, or masked piece by piece."""
+        stream = self._stream
+        encoder = self.protocol.encoder
+        if isinstance(data, str):
+            data = data.encode()
+        size = len(data)
+        header = encoder.header(head, size)
+        if not encoder.masked:
+            return bool(stream.write_large(header, data, deadline))
+        scratch = bytearray(min(SCRATCH, size))
+        offset = encoder.mask_into(scratch, data, 0)
+        if not stream.write_large(header, scratch, deadline):
+            return False
+        view = memoryview(scratch)
+        while offset < size:
+            stream.torn = True
+            count = encoder.mask_into(scratch, data, offset)
+            if not stream.write(view[:count], deadline):
+                return False
+            offset += count
+        return True
+
+    def _send_fragments(
+        self, items: Iterable[Any], text: bool | None, deadline: float | None, compress: bool | None
+    ) -> None:
+        """Send a message of several frames: one for each item, and an empty one that ends it."""
+        iterator = iter(items)
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        is_str = isinstance(item, str)
+        if not is_str and not isinstance(item, _BYTES_LIKE):
+            raise TypeError(f"a fragment is str or bytes-like, not {type(item).__name__}")
+        opcode = TEXT if (is_str if text is None else text) else BINARY
+        self._begin_fragments(opcode, item, deadline, compress)
+        try:
+            for item in iterator:
+                if isinstance(item, str) != is_str or not isinstance(item, (str, *_BYTES_LIKE)):
+                    raise TypeError("all fragments of a message must be str, or all bytes-like")
+                self._write_fragment(item, False, deadline)
+            self._write_fragment(b"", True, deadline)
+        except ConnectionClosed:
+            raise
+        except BaseException:
+            self._fail_fragments()
+            raise
+
+    def _begin_fragments(
+        self, opcode: int, item: DataLike, deadline: float | None, compress: bool | None
+    ) -> None:
+        if self._writer.try_acquire(SEND) != FREE:
+            self._enter_writer(deadline)
+        try:
+            if self.protocol.outgoing:
+                raise ConcurrencyError("cannot call send while another thread is sending a fragmented message")
+            if self.protocol.state is OPEN:
+                self._write_frame(opcode, item, False, deadline, compress)
+                self.protocol.outgoing = True
+                return
+        finally:
+            self._leave_writer()
+        self._raise_closed()
+
+    def _write_fragment(self, item: DataLike, fin: bool, deadline: float | None) -> None:
+        if self._writer.try_acquire(SEND) != FREE:
+            self._enter_writer(deadline)
+        try:
+            if self.protocol.state is OPEN:
+                self._write_frame(CONT, item, fin, deadline, None)
+                self.protocol.outgoing = not fin
+                return
+        finally:
+            self._leave_writer()
+        self._raise_closed()
+
+    def _fail_fragments(self) -> None:
+        """A message cannot be finished: close with 1011 and wait for the end."""
+        with self._changed:
+            if self.protocol.state is OPEN:
+                self.protocol.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
+        self._closing()
+        self._flush()
+        self._await_end()
+
+    # Control frames
+
+    def ping(self, data: DataLike | None = None, ack_on_close: bool = False) -> threading.Event:
+        """Send a Ping (RFC 6455 §5.5.2). Never waits for the network.
+
+        Args:
+            data: payload of up to 125 bytes; a str is encoded to UTF-8; None stands for four random bytes.
+            ack_on_close: also set the event when the connection is closed.
+
+        Returns:
+            An event that is set when the pong for this ping, or for a later one, has come.
+
+        Raises:
+            ConnectionClosed: when the connection is closed or being closed.
+            ConcurrencyError: (a RuntimeError) if a ping with the same data waits for its pong.
+            ProtocolError: if the payload is too long.
+        """
+        payload = control_payload(data) if data is not None else new_payload()
+        while data is None and payload in self._pings:
+            payload = new_payload()
+        if self.protocol.state is not OPEN:
+            self._raise_closed()
+        ping = self._send_ping(payload, ack_on_close)
+        if self.protocol.state is CLOSED and not ping.event.is_set() and ack_on_close:
+            ping.event.set()
+        return ping.event
+
+    def pong(self, data: DataLike = b"") -> None:
+        """Send an unsolicited Pong (RFC 6455 §5.5.3), a heartbeat in one direction. Never waits for the network.
+
+        Args:
+            data: payload of up to 125 bytes; a str is encoded to UTF-8.
+
+        Raises:
+            ConnectionClosed: when the connection is closed or being closed.
+            ProtocolError: if the payload is too long.
+        """
+        payload = control_payload(data)
+        if self.protocol.state is not OPEN:
+            self._raise_closed()
+        with self._changed:
+            self.protocol.queue_control(Opcode.PONG, payload)
+        self._flush()
+
+    # Closing
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Perform the closing handshake (RFC 6455 §7.1.2).
+
+        Waits for the peer's Close frame and for the end of TCP, ``close_timeout`` at most, then cuts the
+        connection. Messages that came before stay readable with `recv`; if more of them are unread than are
+        buffered, it waits for them to be read. Wakes threads in `recv` and `send`. Idempotent, from any thread.
+
+        Args:
+            code: close code.
+            reason: close reason of up to 123 bytes in UTF-8.
+
+        Raises:
+            ProtocolError: for a code that may not be sent or a reason that is too long; the connection stays open.
+        """
+        close = Close(code, reason)
+        close.check()
+        close.serialize()
+        with self._changed:
+            if self.protocol.state is OPEN:
+                if self.protocol.outgoing:
+                    self.protocol.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
+                else:
+                    self.protocol.send_close(code, reason)
+        if self.protocol.state is CLOSED:
+            return
+        self._closing()
+        self._flush()
+        self._await_end()
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Wait until the connection is closed; doesn't close it.
+
+        Args:
+            timeout: seconds to wait; None for ever.
+
+        Returns:
+            Whether it is closed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._changed:
+            while self.protocol.state is not CLOSED:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+
+def control_payload(data: DataLike) -> bytes:
+    """Give the payload of a control frame."""
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, _BYTES_LIKE):
+        return bytes(data)
+    raise TypeError(f"data must be str or bytes-like, not {type(data).__name__}")
+
+
+def address_of(sock: Any, method: str) -> Any:
+    """Ask a socket for an address; None from what has none."""
+    try:
+        return getattr(sock, method)()
+    except (OSError, AttributeError):
+        return None
+
+
+def split(data: bytes, bounds: tuple[int, ...] | None) -> list[bytes]:
+    """Cut a message at the ends of its fragments."""
+    if bounds is None:
+        return [data]
+    starts = (0, *bounds[:-1])
+    return [data[start:end] for start, end in zip(starts, bounds, strict=True)]
+
+

@@ -1,0 +1,601 @@
+"""The machinery of a connection on threads: who reads, who writes, and how it ends.
+
+Four things are shared, and each has one guard:
+
+- ``_reader`` (role): the decoder, pulling from the protocol, the inbox. Held by a thread in ``recv()``, by
+  ``close()``, by ``wait()``, or for a moment by the service thread. Its owner may block in a read.
+- ``_writer`` (role): the encoder, compressors, the writing half of the stream. Held for whole frames. Its
+  owner may block in a write. A reader never waits for it: what it has to say is queued, and whoever
+  leaves the writer role sends what was queued meanwhile (``_due``).
+- ``_changed`` (condition and mutex): the protocol's state and its queue of control frames, the pings that
+  wait for their pong. Held for moments, never across a wait for the network; its waiters wait for roles, for
+  the inbox to be drained, for the end. No role is acquired or released while it is held.
+- the service's own lock, below all of these.
+
+The end comes in one place, `_end`: at the end of the stream, after a network error or when a deadline cuts
+the connection. It makes the state CLOSED, wakes everybody, and the last thread that leaves a role gives the
+descriptor back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from ..exceptions import ConcurrencyError
+from ..frames import CloseCode, Opcode
+from ..protocol import State
+from ..roles import CLOSE, FREE, RECV, SERVICE, WAIT, Role
+from .service import ARMED, BLOCKED, READ, TICKING, WRITE, get_service
+
+if TYPE_CHECKING:
+    from ..protocol import Protocol
+    from ..stream import Stream
+
+OPEN: Final = State.OPEN
+CLOSED: Final = State.CLOSED
+FIRST_CONTROL: Final = int(Opcode.CLOSE)
+
+NOTHING: Final = -1
+
+VIOLATION_GRACE: Final = 1.0
+"""Seconds in which messages that came before a violation may still be answered, if nobody asks for more."""
+MIN_INBOX_BYTES: Final = 2**20
+"""How many bytes of unread messages are buffered at least before reading stops."""
+
+
+def new_payload() -> bytes:
+    """Make up the payload of a ping, four random bytes."""
+    return os.urandom(4)
+
+
+class Ping:
+    """A ping that waits for its pong."""
+
+    __slots__ = ("ack_on_close", "event", "sent")
+
+    def __init__(self, ack_on_close: bool) -> None:
+        self.event = threading.Event()
+        self.ack_on_close = ack_on_close
+        self.sent = time.monotonic()
+
+
+class ConnectionCore:
+    """What `Connection` is made of; see the module."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        protocol: Protocol,
+        ping_interval: float | None,
+        ping_timeout: float | None,
+        close_timeout: float | None,
+        max_queue: int | None | tuple[int | None, int | None],
+    ) -> None:
+        self.protocol = protocol
+        protocol.pulling = True
+        self.ping_interval = ping_interval
+        self.ping_timeout = ping_timeout
+        self.close_timeout = close_timeout
+        self._stream = stream
+        self._changed = threading.Condition(threading.Lock())
+        self._reader = Role(self._changed)
+        self._writer = Role(self._changed)
+        self._due = False  # control frames, the end or a backlog wait for the writer
+        # Messages read ahead: (data, bounds, frames, size). While a message is streamed: its fragments.
+        self._inbox: deque[tuple[Any, tuple[int, ...] | None, int, int]] = deque()
+        self._inbox_frames = 0
+        self._inbox_bytes = 0
+        self._fragments: deque[tuple[bytes, bool]] = deque()
+        self._streaming = False  # a recv_streaming() has begun a message
+        self._high, self._low = queue_limits(max_queue)
+        limit = protocol.decoder.max_message
+        self._high_bytes = MIN_INBOX_BYTES if limit is None else max(MIN_INBOX_BYTES, 2 * limit)
+        self._violation: Exception | None = None  # found behind messages that were not taken yet
+        self._violation_due = 0.0
+        self._reads = 0  # counts leaves of the reader role, for the service
+        self._seen_reads = -1  # the service's last look at it
+        self._watch = TICKING
+        self._pings: dict[bytes, Ping] = {}
+        self._latency = 0.0
+        self._keepalive: Ping | None = None
+        self._ping_due = 0.0
+        self._close_deadline: float | None = None
+        self._disposed = False
+        self._draining = False  # somebody waits for the inbox to have room
+
+    # Reading. All of it needs the reader role.
+
+    def _next(self, deadline: float | None, as_bytes: bool) -> Any:
+        """Give the next message.
+
+        Raises:
+            TimeoutError: if the deadline comes first.
+            ConnectionClosed: when the connection is closed and drained.
+        """
+        protocol = self.protocol
+        while True:
+            if self._inbox:
+                return self._take_from_inbox(as_bytes)
+            data = self._pull(as_bytes)
+            if data is not None:
+                return data
+            if protocol.state is CLOSED:
+                raise protocol.close_exc
+            if self._read(deadline) == NOTHING:
+                raise TimeoutError("timed out while waiting for a message")
+
+    def _pull(self, as_bytes: bool) -> Any:
+        """Give the next message of those bytes that came; control frames on the way are dealt with."""
+        protocol = self.protocol
+        while not protocol.discarding:
+            try:
+                data = protocol.pull(as_bytes)
+            except Exception as exc:
+                self._fail(exc)
+                return None
+            if data is None or protocol.opcode < FIRST_CONTROL:
+                return data
+            self._on_control(protocol.opcode, data)
+        return None
+
+    def _read(self, deadline: float | None) -> int:
+        """Read once: NOTHING if the deadline came first. The end of the stream ends the connection."""
+        stream = self._stream
+        try:
+            if self.protocol.discarding:
+                scratch = memoryview(bytearray(4096))
+                count = stream.recv_into(scratch, deadline)
+            else:
+                count = stream.read(self.protocol.decoder, deadline)
+        except OSError as exc:
+            self._end(exc)
+            return 0
+        if count == 0:
+            self._end(None)
+        return count
+
+    def _take_from_inbox(self, as_bytes: bool) -> Any:
+        data, _, frames, size = self._inbox.popleft()
+        self._inbox_frames -= frames
+        self._inbox_bytes -= size
+        if as_bytes and isinstance(data, str):
+            return data.encode()
+        return data
+
+    def _inbox_full(self) -> bool:
+        """Tell whether reading ahead has to stop. At the end only bytes count: the Close frame is behind them."""
+        if self._inbox_bytes > self._high_bytes:
+            return True
+        if self.protocol.state is not OPEN or self._stream.aborted:
+            return False
+        return self._inbox_frames >= self._high > 0
+
+    def _read_ahead(self, deadline: float | None) -> int:
+        """Fill the inbox: NOTHING if the deadline came first, 0 if the inbox is full or the stream at its end."""
+        protocol = self.protocol
+        decoder = protocol.decoder
+        while True:
+            while not protocol.discarding and self._violation is None:
+                if self._inbox_full():
+                    return 0
+                if not self._pull_ahead():
+                    break
+            if protocol.state is CLOSED or self._violation is not None:
+                return 0
+            count = self._read(deadline)
+            if count <= 0 or (deadline == 0.0 and decoder.pending == 0 and not self._stream.pending()):
+                # An emptied socket is not read twice; a full one is, by the watch.
+                if count > 0 and not protocol.discarding and self._pull_ahead():
+                    continue
+                return count if count <= 0 else NOTHING
+
+    def _pull_ahead(self) -> bool:
+        """Pull one message or fragment into the inbox; False if more bytes are needed."""
+        protocol = self.protocol
+        try:
+            if self._streaming:
+                fragment = protocol.pull_fragment()
+                data: Any = fragment
+            else:
+                data = protocol.pull(False)
+        except Exception as exc:
+            self._on_violation(exc)
+            return False
+        if data is None:
+            return False
+        if protocol.opcode >= FIRST_CONTROL:
+            self._on_control(protocol.opcode, data)
+            return True
+        size = len(data)
+        self._inbox_bytes += size
+        if self._streaming:
+            self._fragments.append((data, protocol.fin))
+            self._streaming = not protocol.fin
+            return True
+        decoder = protocol.decoder
+        frames = decoder.frames
+        self._inbox_frames += frames
+        self._inbox.append((data, decoder.bounds, frames, size))
+        return True
+
+    def _on_control(self, opcode: int, payload: bytes) -> None:
+        """Deal with a control frame that came."""
+        if opcode == Opcode.PONG:
+            self._on_pong(payload)
+            return
+        try:
+            with self._changed:
+                self.protocol.receive_control(opcode, payload)
+        except Exception as exc:
+            self._fail(exc)
+            return
+        if opcode == Opcode.CLOSE:
+            self._closing()
+        self._flush()
+
+    def _on_pong(self, payload: bytes) -> None:
+        """Acknowledge the ping with this payload and those before it (RFC 6455 §5.5.3)."""
+        acknowledged = []
+        with self._changed:
+            if payload not in self._pings:
+                return  # unsolicited, or for a ping that was acknowledged already
+            for key, ping in list(self._pings.items()):
+                del self._pings[key]
+                acknowledged.append(ping)
+                if key == payload:
+                    self._latency = time.monotonic() - ping.sent
+                    break
+        for ping in acknowledged:
+            ping.event.set()
+        if self.protocol.debug:
+            self.protocol.logger.debug("= pong after %.1f ms", 1000 * self._latency)
+
+    def _on_violation(self, exc: Exception) -> None:
+        """Note an error found while reading ahead: messages before it may be taken and answered first."""
+        self._violation = exc
+        self._violation_due = time.monotonic() + VIOLATION_GRACE
+        get_service().schedule(self, self._violation_due)
+
+    # Entering and leaving the roles
+
+    def _enter_reader(self, deadline: float | None, what: str) -> None:
+        """Take the reader role for a ``recv()`` that did not get it at once.
+
+        Raises:
+            ConcurrencyError: if another thread is at it.
+            TimeoutError: if the deadline comes first.
+        """
+        while True:
+            owner = self._reader.try_acquire(RECV)
+            if owner == FREE:
+                return
+            if owner in (RECV, WAIT):
+                raise ConcurrencyError(f"cannot call {what} while another thread is already running recv or the like")
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+            if self._reader.acquire(RECV, left):
+                return
+            if left is not None and deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError("timed out while waiting for a message")
+
+    def _leave_reader(self) -> None:
+        """Give the reader role back, and have the service look whether somebody takes it again."""
+        self._reads += 1
+        self._reader.release()
+        if self._watch == BLOCKED:
+            get_service().adopt(self)
+        if self._due:
+            self._flush()
+        if self._draining:
+            with self._changed:
+                self._changed.notify_all()
+        if self.protocol.state is CLOSED:
+            self._dispose()
+
+    def _leave_writer(self) -> None:
+        """Give the writer role back; what was queued meanwhile goes out."""
+        self._writer.release()
+        if self._due:
+            self._flush()
+        if self.protocol.state is CLOSED:
+            self._dispose()
+
+    def _flush(self) -> None:
+        """Send what waits for the writer, without waiting for anything; never raises."""
+        self._due = True
+        stream = self._stream
+        protocol = self.protocol
+        while self._due:
+            if self._writer.try_acquire(SERVICE) != FREE:
+                return  # its owner looks at _due when it leaves
+            self._due = False
+            done = True
+            try:
+                if protocol.state is not CLOSED and not stream.torn:
+                    with self._changed:
+                        data = protocol.take_control()
+                    done = stream.try_write(data) if data else stream.flush(0.0)
+                    if done and protocol.end_wanted and not protocol.eof_sent:
+                        protocol.eof_sent = True
+                        stream.shutdown_write()
+            except OSError as exc:
+                self._lost(exc)
+            finally:
+                self._writer.release()
+            if not done:
+                # The network takes no more now: the service goes on when it does.
+                get_service().arm(self, READ | WRITE if self._watch == ARMED else WRITE)
+        if protocol.state is CLOSED:
+            self._dispose()
+
+    def _lost(self, exc: BaseException) -> None:
+        """The network failed under a writer: the reader finds the end, whoever it is."""
+        with self._changed:
+            if self.protocol.parser_exc is None:
+                self.protocol.parser_exc = exc  # type: ignore[assignment]
+        # What came before the failure can still be read; nothing more can be sent.
+        self._begin_end()
+
+    # The service thread's calls
+
+    def _on_ready(self, events: int) -> None:
+        """The socket has bytes, or takes them again."""
+        if events & WRITE:
+            self._flush()
+        if events & READ:
+            self._serve()
+        elif self._watch == ARMED:
+            self._arm()
+
+    def _arm(self) -> None:
+        """Be watched: for bytes, and for room if something waits to be sent."""
+        self._watch = ARMED
+        get_service().arm(self, READ | WRITE if self._stream.unsent() else READ)
+
+    def _serve(self) -> None:
+        """Read what there is, if nobody else does, and watch for more."""
+        if self._reader.try_acquire(SERVICE) != FREE:
+            get_service().adopt(self)
+            if self._stream.unsent():
+                get_service().arm(self, WRITE)
+            return
+        more = 0
+        try:
+            more = self._read_ahead(0.0)
+        finally:
+            self._reader.release()
+        state = self.protocol.state
+        if self._due:
+            self._flush()
+        if state is CLOSED:
+            self._dispose()
+        elif more == NOTHING:
+            self._arm()
+        else:
+            self._watch = BLOCKED  # until somebody takes messages out
+
+    def _on_tick(self) -> bool:
+        """Look whether somebody reads; False when there is nothing to look at any more."""
+        if self.protocol.state is CLOSED or self._watch != TICKING:
+            return False
+        reads = self._reads
+        moved = reads != self._seen_reads
+        self._seen_reads = reads
+        if moved:
+            return True
+        if self._reader.owner == FREE:
+            self._serve()
+            return self._watch == TICKING and self.protocol.state is not CLOSED
+        self._watch = BLOCKED
+        if self._reads == reads and self._reader.owner != FREE:
+            return False
+        self._watch = TICKING  # it left before it could see that it has to report
+        return True
+
+    def _on_timer(self, now: float) -> None:
+        """A time has come: keepalive, the end of a grace, or the deadline of closing."""
+        if self.protocol.state is CLOSED:
+            return
+        deadline = self._close_deadline
+        if deadline is not None:
+            if now >= deadline:
+                self._cut()
+            return
+        if self._violation is not None and now >= self._violation_due and not self._inbox:
+            self._fail(self._violation)
+            return
+        if self._ping_due and now >= self._ping_due:
+            self._keep_alive(now)
+
+    # Keepalive
+
+    def start_keepalive(self) -> None:
+        """Begin to send pings; once, after the opening handshake."""
+        if self.ping_interval is not None:
+            self._plan_ping(time.monotonic() + self.ping_interval)
+
+    def _keep_alive(self, now: float) -> None:
+        """Send a ping, or judge the last one."""
+        interval, timeout = self.ping_interval, self.ping_timeout
+        if self.protocol.state is not OPEN or interval is None:
+            return
+        ping, self._keepalive = self._keepalive, None
+        if ping is None or ping.event.is_set():
+            if ping is not None and now < ping.sent + interval - self._latency:
+                self._plan_ping(ping.sent + interval - self._latency)
+            elif timeout is None:
+                self._send_ping(new_payload(), False)
+                self._plan_ping(now + interval)
+            else:
+                self._keepalive = self._send_ping(new_payload(), False)
+                self._plan_ping(now + min(interval, timeout))
+        elif now < ping.sent + (timeout or 0.0) or self._inbox_full():
+            # Not due yet; or we do not read, since the application does not: the pong may lie in the socket.
+            self._keepalive = ping
+            self._plan_ping(max(ping.sent + (timeout or 0.0), now + 0.1))
+        else:
+            if self.protocol.debug:
+                self.protocol.logger.debug("- timed out waiting for keepalive pong")
+            with self._changed:
+                self.protocol.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+            self._flush()
+            self._begin_end()
+
+    def _plan_ping(self, when: float) -> None:
+        self._ping_due = when
+        get_service().schedule(self, when)
+
+    def _send_ping(self, payload: bytes, ack_on_close: bool) -> Ping:
+        """Queue a ping, send it unless somebody is writing, and see that its pong will be read.
+
+        Raises:
+            ConcurrencyError: if a ping with this payload waits for its pong.
+        """
+        ping = Ping(ack_on_close)
+        with self._changed:
+            if payload in self._pings:
+                raise ConcurrencyError("already waiting for a pong with the same data")
+            self.protocol.queue_control(Opcode.PING, payload)
+            self._pings[payload] = ping
+        self._flush()
+        if self._reader.owner == FREE and self._watch != ARMED:
+            self._serve()
+        return ping
+
+    # Ending
+
+    def _fail(self, exc: Exception) -> None:
+        """Fail the connection for an error in what came (RFC 6455 §7.1.7)."""
+        self._violation = None
+        with self._changed:
+            self.protocol.fail_for(exc)
+        self._closing()
+        self._flush()
+
+    def _closing(self) -> None:
+        """The connection has left OPEN: bound the time until its end."""
+        timeout = self.close_timeout
+        if timeout is None or self._close_deadline is not None:
+            return
+        self._close_deadline = time.monotonic() + timeout
+        get_service().schedule(self, self._close_deadline)
+
+    def _cut(self) -> None:
+        """The deadline of closing has come: end the connection as it is."""
+        with self._changed:
+            if self.protocol.parser_exc is None and self.protocol.state is not CLOSED:
+                self.protocol.parser_exc = TimeoutError("timed out while closing connection")
+        self._begin_end()
+
+    def _begin_end(self) -> None:
+        """Cut the stream, which wakes reader and writer, and see that somebody reads the end."""
+        self._stream.abort()
+        if self._reader.try_acquire(SERVICE) != FREE:
+            return  # the reader finds the end
+        try:
+            self._read_ahead(0.0)
+            self._end(None)
+        finally:
+            self._reader.release()
+        self._dispose()
+
+    def _end(self, exc: BaseException | None) -> None:
+        """The stream is at its end: be CLOSED, and wake who waits for that. Needs the reader role."""
+        protocol = self.protocol
+        with self._changed:
+            if protocol.state is CLOSED:
+                return
+            if exc is not None and protocol.parser_exc is None:
+                protocol.parser_exc = exc  # type: ignore[assignment]
+            protocol.receive_eof()
+            pings = [ping for ping in self._pings.values() if ping.ack_on_close]
+            self._pings.clear()
+            self._changed.notify_all()
+        for ping in pings:
+            ping.event.set()
+        self._stream.abort()
+
+    def _dispose(self) -> None:
+        """Give the descriptor back, if nobody is in a role; else the last who leaves does it."""
+        if self._disposed or self._reader.try_acquire(CLOSE) != FREE:
+            return
+        try:
+            if self._writer.try_acquire(CLOSE) != FREE:
+                return
+            try:
+                if not self._disposed:
+                    self._disposed = True
+                    get_service().forget(self._stream.fileno())
+                    self._stream.close()
+            finally:
+                self._writer.release()
+        finally:
+            self._reader.release()
+
+    def _await_end(self) -> None:
+        """Wait until the connection is CLOSED, reading if nobody else does; bounded by the closing deadline."""
+        protocol = self.protocol
+        while protocol.state is not CLOSED:
+            deadline = self._close_deadline
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                self._cut()
+                self._await_cut()
+                return
+            if not self._reader.acquire(CLOSE, left):
+                continue
+            full = False
+            try:
+                if protocol.state is not CLOSED:
+                    if self._violation is not None:
+                        self._fail(self._violation)
+                    self._read_ahead(deadline)
+                    full = protocol.state is not CLOSED and self._inbox_full()
+            finally:
+                self._leave_reader()
+            if full:
+                self._await_drain(deadline)
+
+    def _await_drain(self, deadline: float | None) -> None:
+        """Unread messages fill the inbox, and the end is behind them: wait until somebody reads."""
+        with self._changed:
+            self._draining = True
+            while self._inbox_full() and self.protocol.state is not CLOSED:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._changed.wait(left)
+            self._draining = False
+
+    def _await_cut(self) -> None:
+        """After a cut, the reader ends the connection as soon as it wakes."""
+        with self._changed:
+            while self.protocol.state is not CLOSED:
+                self._changed.wait()
+
+    def _after_fork(self) -> None:
+        """In a forked child: be free of the threads that exist in the parent only."""
+        self._changed = threading.Condition(threading.Lock())
+        self._reader.reset(self._changed)
+        self._writer.reset(self._changed)
+        self._stream.after_fork()
+        self._watch = BLOCKED
+
+
+def queue_limits(max_queue: int | None | tuple[int | None, int | None]) -> tuple[int, int]:
+    """Give the high and low marks of the inbox in frames; a high mark of 0 is no limit."""
+    high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
+    if high is None and low is not None:
+        high = 4 * low
+    if high is None:
+        return 0, 0
+    if low is None:
+        low = high // 4
+    if low < 0:
+        raise ValueError(f"the low mark of max_queue must not be negative: {low}")
+    if high < low:
+        raise ValueError(f"the high mark of max_queue, {high}, is below the low mark, {low}")
+    return high, low
