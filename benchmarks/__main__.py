@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from . import run, setup
+from . import check, run, setup
 from .cells import CELLS
 from .peers import PEERS
 
@@ -26,6 +26,8 @@ def main() -> None:
     run.add_arguments(run_parser)
     setup_parser = commands.add_parser("setup", help="install the peers into .venv-bench")
     setup_parser.add_argument("--python", help="interpreter to make the environment with")
+    check_parser = commands.add_parser("check", help="compare ratios with the expected ranges")
+    check.add_arguments(check_parser)
     commands.add_parser("list", help="list cells and peers")
     arguments = parser.parse_args()
     if arguments.what == "setup":
@@ -35,7 +37,7 @@ def main() -> None:
     else:
         if arguments.quick:
             arguments.rounds, arguments.seconds = 3, 0.1
-        run.main(arguments)
+        (check if arguments.what == "check" else run).main(arguments)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from .processes import BenchmarkError, Ends, memory
 _FIRST = {"echo": 20, "receive": 20, "send": 20, "handshake": 5, "load": 200, "broadcast": 1}
 _COMMAND = {"load": "pingpong"}
 
-#: Long enough for threads to end and buffers to be given back, before memory is looked at.
+#: Long enough for handlers to start, and for buffers to be given back before memory is looked at.
 _SETTLE = 0.7
 
 Values = dict[str, float]
@@ -23,6 +23,8 @@ def prepare(cell: Cell, ends: Ends) -> None:
         return  # this cell opens them itself, once a round
     if cell.kind in ("load", "broadcast"):
         ends.client.do(f"open {cell.connections}")
+        # The handlers of the last connections may still be on their way to the list of receivers.
+        time.sleep(_SETTLE)
     else:
         ends.client.do("open")
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from . import paths
 from .cells import Cell
@@ -169,7 +170,7 @@ class Ends:
             self.server.stop()
             raise
 
-    def __enter__(self) -> Ends:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -45,7 +45,9 @@ class Run:
         self.reference = "fullduplex" if "fullduplex" in names else names[-1]
         self.seconds: float = arguments.seconds
         self.rounds: int = arguments.rounds
-        peers = list({p.name: p for one in self.pairs for p in (one.client, one.server)}.values())
+        # The floor is always wanted: it stands in where a peer provides one end only.
+        both = [peer for one in self.pairs for peer in (one.client, one.server)]
+        peers = list({peer.name: peer for peer in [PEERS["floor"], *both]}.values())
         own = arguments.fullduplex_python or arguments.python
         self.versions = results.versions(peers, arguments.python, own)
         self.document: dict[str, Any] = {
@@ -174,7 +176,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", default=ALL_PEERS, help="NAME or CLIENT+SERVER, comma-separated")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.5, help="work of one measurement")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.1 seconds: a first look")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.1 seconds")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result file")
     parser.add_argument("--list", action="store_true", help="list cells and peers, and stop")
     parser.add_argument("--python", default=paths.default_python(), help="interpreter of the peers")

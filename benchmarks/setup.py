@@ -37,12 +37,17 @@ def make_certificates(directory: Path) -> None:
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     new += ["-nodes", "-days", "2"]
     commands = [
-        [*new, "-keyout", authority_key, "-out", authority, "-subj", "/CN=Benchmark authority"]
-        + ["-addext", "keyUsage=critical,keyCertSign,cRLSign"],
-        [*new, "-keyout", server_key, "-out", server, "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        + ["-addext", "basicConstraints=critical,CA:FALSE"]
-        + ["-CA", authority, "-CAkey", authority_key],
+        [
+            *[*new, "-keyout", str(authority_key), "-out", str(authority)],
+            *["-subj", "/CN=Benchmark authority"],
+            *["-addext", "keyUsage=critical,keyCertSign,cRLSign"],
+        ],
+        [
+            *[*new, "-keyout", str(server_key), "-out", str(server), "-subj", "/CN=localhost"],
+            *["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+            *["-addext", "basicConstraints=critical,CA:FALSE"],
+            *["-CA", str(authority), "-CAkey", str(authority_key)],
+        ],
     ]
     for command in commands:
         subprocess.run(command, check=True, capture_output=True)
@@ -60,19 +65,24 @@ def install(python: str | None) -> None:
         subprocess.run([python or _newest_python(), "-m", "venv", paths.VENV], check=True)
     pip = [str(environment_python), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
     subprocess.run([*pip, "-r", paths.REQUIREMENTS], check=True)
-    environment = os.environ | {"FULLDUPLEX_REQUIRE_EXT": "1"}
-    subprocess.run([*pip, "--force-reinstall", "--no-deps", paths.ROOT], check=True, env=environment)
-    subprocess.run([*pip, "h11"], check=True)
+    # A benchmark of a build that silently fell back to pure Python would be a lie.
+    strict = os.environ | {"FULLDUPLEX_REQUIRE_EXT": "1"}
+    subprocess.run([*pip, f"{paths.ROOT}[speed]"], check=True, env=strict)
+    again = [*pip, "--force-reinstall", "--no-deps", str(paths.ROOT)]
+    subprocess.run(again, check=True, env=strict)
     if shutil.which("npm"):
         command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
         subprocess.run(command, check=True, cwd=paths.NODE)
-    print(f"ready: {environment_python} -m benchmarks run --list")
+    print(f"ready: {environment_python} -m benchmarks run")
 
 
 def _newest_python() -> str:
-    """The newest release of CPython on the path that has the packages' wheels."""
-    for minor in (14, 13, 12, 11):
-        found = shutil.which(f"python3.{minor}")
-        if found and subprocess.run([found, "-c", "import venv"], capture_output=True).returncode == 0:
-            return found
+    """The newest release of CPython that works, of those on the path and those of pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for minor in (14, 13, 12):
+        candidates = [shutil.which(f"python3.{minor}")]
+        candidates += [str(path) for path in sorted(pyenv.glob(f"3.{minor}.*/bin/python"))]
+        for python in filter(None, candidates):
+            if subprocess.run([python, "-c", "import venv"], capture_output=True).returncode == 0:
+                return python
     return sys.executable

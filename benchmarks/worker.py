@@ -1,6 +1,6 @@
 """A process that is one end of a connection: ``python -m benchmarks.worker PEER ROLE JSON``.
 
-A server prints ``ready PORT`` and serves until its standard input ends. A client reads commands from
+A server prints ``ready PORT`` and serves until its standard input ends. A client reads commands
 there, one a line (``open``, ``echo N``, ``receive N``, ``send N``, ``handshake N``, ``close``),
 and answers each with ``ok NANOSECONDS`` or ``error TEXT``. The C and Node peers speak the same.
 """
@@ -40,11 +40,10 @@ def main() -> None:
 
 def _check_implementation(pure: bool) -> None:
     """A compiled column made without the compiled code would be worse than none."""
-    import fullduplex
-
+    implementation = importlib.import_module("fullduplex").IMPLEMENTATION
     wanted = "pure" if pure else "compiled"
-    if wanted not in fullduplex.IMPLEMENTATION:
-        sys.exit(f"fullduplex runs {fullduplex.IMPLEMENTATION}, wanted {wanted}")
+    if implementation != wanted:
+        sys.exit(f"fullduplex runs {implementation}, wanted {wanted}")
 
 
 def _ready(port: int) -> None:

@@ -35,7 +35,7 @@ _CLIENT = frozenset({"client"})
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in [
-        Peer("floor", "floor", transports=_PLAIN, note="C on bare sockets, not a WebSocket library"),
+        Peer("floor", "floor", transports=_PLAIN, note="bare sockets in C, not a library"),
         Peer("fullduplex", "threaded", ("fullduplex",)),
         Peer(
             "fullduplex-pure",
@@ -67,7 +67,12 @@ PEERS: dict[str, Peer] = {
             transports=_PLAIN,
             note="the sync client",
         ),
-        Peer("simple-websocket", "simple_websocket_peer", ("simple-websocket",)),
+        Peer(
+            "simple-websocket",
+            "simple_websocket_peer",
+            ("simple-websocket",),
+            transports=frozenset({"plain", "tls"}),
+        ),
         Peer("ws", "node", note="Node.js"),
     ]
 }

@@ -29,9 +29,8 @@ class Echo(picows.WSListener):
 class Server(picows.WSListener):
     """The other modes."""
 
-    everybody: set[Any] = set()
-
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, everybody: set[Any]) -> None:
+        self.everybody = everybody
         self.mode = options.mode
         self.message = options.message
         self.kind = _kind(options.message)
@@ -57,9 +56,11 @@ class Server(picows.WSListener):
 
 
 def serve(options: Options, ready: Ready, root: str) -> None:
+    everybody: set[Any] = set()
+
     async def main() -> None:
         server = await picows.ws_create_server(
-            lambda request: Echo() if options.mode == "echo" else Server(options),
+            lambda request: Echo() if options.mode == "echo" else Server(options, everybody),
             "127.0.0.1",
             0,
             ssl=options.server_tls(),

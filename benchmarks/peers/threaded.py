@@ -42,9 +42,7 @@ def serve(options: Options, ready: Ready, root: str) -> None:
             module.broadcast(server.connections, message)
 
         try:
-            serve_blocking(
-                options.mode, options.message, connection.send, connection.recv, to_all
-            )
+            serve_blocking(options.mode, options.message, connection.send, connection.recv, to_all)
         except closed:
             pass
 

@@ -1,0 +1,95 @@
+"""Markdown tables from a result file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .groups import GROUPS, figure, in_group, label, ranked
+
+_EXPLAINED = """\
+*To Fullduplex*: what the peer costs as a multiple of what Fullduplex costs. Above 1, Fullduplex is
+ahead; below 1, the peer is."""
+
+
+def _reference(cell: dict[str, Any]) -> float | None:
+    peer = cell["peers"].get("fullduplex", {})
+    value = peer.get("median")
+    return float(value) if value else None
+
+
+def _cost(cell: dict[str, Any], value: float, reference: float) -> float:
+    """How many times Fullduplex's cost this is; above 1 we win, in every cell."""
+    return reference / value if cell["higher_is_better"] else value / reference
+
+
+def _extra(cell: dict[str, Any], peer: dict[str, Any]) -> str:
+    medians = peer["medians"]
+    if "threads" in medians:
+        return (
+            f"{figure(medians['kib_beside_stack'])} KiB beside stacks, "
+            f"{medians['threads']:.2f} threads, {medians['fds']:.2f} fds"
+        )
+    client, server = medians["client_cpu_us"], medians["server_cpu_us"]
+    return f"{figure(client)} + {figure(server)} µs"
+
+
+def cell_table(cell: dict[str, Any]) -> str:
+    """One cell: peers, best first; those that failed, last."""
+    reference = _reference(cell)
+    idle = cell["metric"] == "kib"
+    lines = [
+        f"**{cell['title']}** ({cell['unit']})",
+        "",
+        "| peer | median | quartiles | to Fullduplex | "
+        + ("also, a connection |" if idle else "CPU time, client + server |"),
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, peer in ranked(cell):
+        low, high = peer["quartiles"]
+        times = f"{_cost(cell, peer['median'], reference):.2f} ×" if reference else ""
+        shown = label(peer, name)
+        if name == "fullduplex":
+            shown, times = f"**{shown}**", ""
+        lines.append(
+            f"| {shown} | {figure(peer['median'])} | {figure(low)} to {figure(high)} "
+            f"| {times} | {_extra(cell, peer)} |"
+        )
+    for name, peer in cell["peers"].items():
+        if "error" in peer:
+            error = peer["error"].replace("|", "/")
+            lines.append(f"| {label(peer, name)} | failed | | | {error} |")
+    return "\n".join(lines)
+
+
+def provenance(document: dict[str, Any]) -> str:
+    """Where the figures come from."""
+    environment, method = document["environment"], document["method"]
+    versions = "; ".join(
+        f"{name}: " + ", ".join(f"{part} {version}" for part, version in parts.items())
+        for name, parts in document["versions"].items()
+    )
+    machine = f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB"
+    method_text = f"medians of {method['rounds']} interleaved rounds of about {method['seconds']} s"
+    lines = [
+        f"- Command: `{' '.join(environment['command'])}`",
+        f"- Machine: {machine}; {environment['kernel']}; {environment['libc']}",
+        f"- Date: {environment['date']}; source: {environment['commit']}",
+        f"- Method: {method_text} for each peer",
+        f"- Versions: {versions}",
+    ]
+    return "\n".join(lines)
+
+
+def tables(document: dict[str, Any]) -> str:
+    """The whole result file as a page."""
+    parts = [
+        "<!-- Made by `python -m benchmarks.report`; edits will be lost. -->",
+        _EXPLAINED,
+    ]
+    for _, heading, pattern in GROUPS:
+        names = in_group(document, pattern)
+        if names:
+            parts.append(f"## {heading}")
+            parts.extend(cell_table(document["cells"][name]) for name in names)
+    parts.extend(["## How these figures were made", provenance(document)])
+    return "\n\n".join(parts) + "\n"
