@@ -571,7 +571,8 @@ class Protocol:
         while control:
             opcode, payload = control.popleft()
             if self._extensions:
-                frames.append(self.encoder.frame(*self._through_extensions(Frame(Opcode(opcode), payload))))
+                head, data = self._through_extensions(Frame(Opcode(opcode), payload))
+                frames.append(self.encoder.frame(head, data))
                 continue
             if self.debug:
                 self.logger.debug("> %s", Frame(Opcode(opcode), payload))

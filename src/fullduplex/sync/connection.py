@@ -17,7 +17,8 @@ from ..frames import Close, CloseCode, Frame, Opcode
 from ..protocol import State
 from ..roles import FREE, RECV, SEND
 from ..stream import Stream, open_stream
-from .core import FIRST_CONTROL, ConnectionCore, new_payload
+from . import core
+from .core import FIRST_CONTROL, new_payload
 from .service import get_service
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ConnectionLogger(logging.LoggerAdapter[Any]):
         return msg, kwargs
 
 
-class Connection(ConnectionCore):
+class Connection(core.ConnectionCore):
     """A WebSocket connection on threads (RFC 6455), for both sides.
 
     You get one from ``connect()``, or as the argument of a server's handler; don't make it yourself. All methods
@@ -110,6 +111,11 @@ class Connection(ConnectionCore):
         self.response: Response | None = None
         self._local_address = address_of(stream.sock, "getsockname")
         self._remote_address = address_of(stream.sock, "getpeername")
+        if protocol.state is OPEN:
+            self._opened()
+
+    def _opened(self) -> None:
+        """The opening handshake is done: be looked after while nobody reads."""
         get_service().add(self)
 
     # Looking

@@ -1,0 +1,16 @@
+# cython: language_level=3
+"""Types for the compiled `fullduplex.sync.connection`."""
+
+from fullduplex.sync cimport core
+
+cdef class Connection(core.ConnectionCore):
+    cdef public object socket
+    cdef public object id
+    cdef public object logger
+    cdef public object request
+    cdef public object response
+    cdef object _local_address
+    cdef object _remote_address
+
+    cpdef object _send(self, int opcode, data, deadline, compress)
+    cpdef object _write_frame(self, int opcode, data, bint fin, deadline, compress)

@@ -1,0 +1,51 @@
+# cython: language_level=3
+"""Types for the compiled `fullduplex.sync.core`."""
+
+from fullduplex._roles cimport Role as CRole
+from fullduplex.protocol cimport Protocol as CProtocol
+from fullduplex.stream cimport Stream as CStream
+
+cdef class ConnectionCore:
+    cdef readonly CProtocol protocol
+    cdef public object ping_interval
+    cdef public object ping_timeout
+    cdef public object close_timeout
+    cdef public CStream _stream
+    cdef public object _changed           # condition and mutex: see the module
+    cdef public CRole _reader
+    cdef public CRole _writer
+    cdef public bint _due                 # something waits for the writer
+    cdef public object _inbox             # messages read ahead
+    cdef public Py_ssize_t _inbox_frames
+    cdef public Py_ssize_t _inbox_bytes
+    cdef public object _fragments         # fragments read ahead of a message that is streamed
+    cdef public bint _streaming
+    cdef public Py_ssize_t _high
+    cdef public Py_ssize_t _low
+    cdef public Py_ssize_t _high_bytes
+    cdef public object _violation
+    cdef public double _violation_due
+    cdef public Py_ssize_t _reads         # counts leaves of the reader role
+    cdef public Py_ssize_t _seen_reads
+    cdef public int _watch
+    cdef public dict _pings
+    cdef public double _latency
+    cdef public object _keepalive
+    cdef public double _ping_due
+    cdef public object _close_deadline
+    cdef public bint _disposed
+    cdef public bint _draining
+    cdef dict __dict__
+    cdef object __weakref__
+
+    cpdef object _next(self, deadline, bint as_bytes)
+    cpdef object _pull(self, bint as_bytes)
+    cpdef Py_ssize_t _read(self, deadline) except? -2
+    cpdef object _take_from_inbox(self, bint as_bytes)
+    cpdef bint _inbox_full(self) except? -1
+    cpdef Py_ssize_t _read_ahead(self, deadline) except? -2
+    cpdef bint _pull_ahead(self) except? -1
+    cpdef object _leave_reader(self)
+    cpdef object _leave_writer(self)
+    cpdef object _flush(self)
+    cpdef bint _on_tick(self) except? -1
