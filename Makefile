@@ -6,6 +6,8 @@ VENV ?= .venv
 AUTOBAHN ?= ../shared/autobahn
 # Extra arguments for pytest: make test PYTEST_ARGS="-k close -x"
 PYTEST_ARGS ?=
+# Arguments of the benchmarks: make bench BENCH_ARGS="--quick"
+BENCH_ARGS ?=
 # 0: let warnings of Cython and of the C compiler pass
 WERROR ?= 1
 
@@ -84,11 +86,13 @@ format: $(DEV_STAMP) ## put the Python code in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: ext ## run the benchmarks (several minutes)
-	$(BIN)/python -m benchmarks
+bench: ## measure ourselves and others, in .venv-bench (several minutes)
+	$(PYTHON) -m benchmarks setup
+	.venv-bench/bin/python -m benchmarks run $(BENCH_ARGS)
 
-bench-check: ext ## compare the benchmarks with their expected ranges
-	$(BIN)/python -m benchmarks check
+bench-check: ## compare measured ratios with their expected ranges
+	$(PYTHON) -m benchmarks setup
+	.venv-bench/bin/python -m benchmarks check $(BENCH_ARGS)
 
 $(DOCS_STAMP): $(DEV_STAMP)
 	$(BIN)/python -m pip install -q --group docs
@@ -112,7 +116,7 @@ sanitize: $(DEV_STAMP) check-csrc ## run the tests with AddressSanitizer and UBS
 	  --build-base $(SANITIZE_DIR) --build-lib $(SANITIZE_DIR)/lib
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-	FULLDUPLEX_REQUIRE_EXT=1 PYTHONPATH=$(SANITIZE_DIR)/lib \
+	FULLDUPLEX_REQUIRE_EXT=1 PYTHONPATH=$(CURDIR)/$(SANITIZE_DIR)/lib \
 	  $(BIN)/python -m pytest -q -k "not pure" -m "not interop and not stress" \
 	  -o timeout=300 -o faulthandler_timeout=600 $(PYTEST_ARGS)
 
