@@ -54,6 +54,8 @@ class Inflater:
             ProtocolError: If the data is damaged.
         """
         size = size_of(data)
+        if not size and self._decompressor is None:
+            return b""  # the fragment before ended the stream: as for `_inflate_on`
         try:
             if size <= _BITE:
                 output = self._inflate_bite(b"".join((data, TAIL)) if fin else data, size, max_size)
@@ -96,10 +98,11 @@ class Inflater:
         step = _BITE
         while True:
             if decompressor.eof:
+                if position == end:
+                    self._decompressor = None
+                    return True
                 decompressor = self._new_stream()
                 step = _SMALL_BITE
-                if position == end:
-                    return True
             bite = view[position : position + step]
             room = _room(max_size, out.tell())
             piece = decompressor.decompress(bite, room)
