@@ -13,7 +13,12 @@
 #define BYTES_A_ROUND 400000 /* of work, in the smallest unit timed: a tenth of a millisecond */
 #define ROUNDS 150
 
+/* Short payloads take turns in a window that stays in the first cache: a buffer masked
+ * over and over in place would only measure loads that wait for the stores before. */
+#define WINDOW ((size_t)16384)
+
 static uint8_t *source, *target;
+static size_t place;
 static volatile size_t sink;
 
 static double now(void)
@@ -44,23 +49,32 @@ static double best(work run, size_t n, int cpu)
     return least * 1e9;
 }
 
+static size_t next_place(size_t n)
+{
+    place = place + n > WINDOW - n ? 0 : place + n;
+    return n > WINDOW / 2 ? 0 : place;
+}
+
 static size_t do_memcpy(size_t n, int cpu)
 {
+    const size_t at = next_place(n);
     (void)cpu;
-    memcpy(target, source, n);
-    return target[n / 2];
+    memcpy(target + at, source + at, n);
+    return at;
 }
 
 static size_t do_mask_in_place(size_t n, int cpu)
 {
     static const uint8_t key[4] = {1, 2, 3, 4};
-    return fdx_mask(target, target, n, key, 1, cpu);
+    const size_t at = next_place(n);
+    return fdx_mask(target + at, target + at, n, key, 1, cpu);
 }
 
 static size_t do_mask_copy(size_t n, int cpu)
 {
     static const uint8_t key[4] = {1, 2, 3, 4};
-    return fdx_mask(target, source, n, key, 1, cpu);
+    const size_t at = next_place(n);
+    return fdx_mask(target + at, source + at, n, key, 1, cpu);
 }
 
 static size_t do_feed(size_t n, int cpu)
@@ -177,7 +191,7 @@ static void texts(const test_level *levels, size_t count)
         {"write", do_write},      {"count+write", do_count_and_write},
         {"validate+write", do_all},
     };
-    static const size_t sizes[] = {12, 40, 125, 1000, 16384, 262144};
+    static const size_t sizes[] = {12, 24, 40, 125, 1000, 16384, 262144};
     size_t i, j, k, t;
 
     for (i = 0; i < sizeof samples / sizeof *samples; i++)

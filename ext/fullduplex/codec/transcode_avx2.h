@@ -10,10 +10,11 @@
 
 #define FDX_W FDX_TARGET("avx2,popcnt")
 
+/* As FDX_STEP_UCS2 and so on: the last store has the 8 units from byte 24 on. */
 enum {
-    FDX_STEP_LATIN1_W = 32 + 1 + 2 * 8,
-    FDX_STEP_UCS2_W = 32 + 2 + 3 * 8,
-    FDX_STEP_UCS4_W = 32 + 3 + 4 * 8
+    FDX_STEP_LATIN1_W = 24 + 1 + 2 * 8,
+    FDX_STEP_UCS2_W = 24 + 2 + 3 * 8,
+    FDX_STEP_UCS4_W = 24 + 3 + 4 * 8
 };
 
 FDX_W FDX_FORCE_INLINE __m256i fdx_w_splat(uint8_t b)

@@ -20,12 +20,14 @@
 
 #ifdef FDX_HAVE_V128
 
-/* Bytes that must be left for a 16-byte step: its own, those of a character that
- * begins in it, and as many longest characters as one store has units. */
+/* Bytes that must be left for a 16-byte step, so that its last store (of 8 units from
+ * byte 8 on, or of 4 from byte 12 on) stays within the destination: those before that
+ * byte, continuations of a character from before it, and as many of the longest
+ * characters as the store has units. */
 enum {
-    FDX_STEP_LATIN1 = 16 + 1 + 2 * 8,
-    FDX_STEP_UCS2 = 16 + 2 + 3 * 8,
-    FDX_STEP_UCS4 = 16 + 3 + 4 * 4,
+    FDX_STEP_LATIN1 = 8 + 1 + 2 * 8,
+    FDX_STEP_UCS2 = 8 + 2 + 3 * 8,
+    FDX_STEP_UCS4 = 12 + 3 + 4 * 4,
     FDX_REST = 48 /* the rest is shorter, and three steps do it */
 };
 
