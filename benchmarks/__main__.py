@@ -1,12 +1,15 @@
-"""The command line of the benchmarks."""
+"""The command line of the benchmarks; without a command it is that of ``run``."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 
-from . import check, run, setup
+from . import check, everything, run, setup
 from .cells import CELLS
 from .peers import PEERS
+
+COMMANDS = ("run", "check", "setup", "all", "list")
 
 
 def _list() -> None:
@@ -19,19 +22,27 @@ def _list() -> None:
         print(f"  {peer.name:<22} {ends}{'; ' if peer.note else ''}{peer.note}")
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="what", required=True)
-    run_parser = commands.add_parser("run", help="measure cells with peers")
-    run.add_arguments(run_parser)
+    run.add_arguments(commands.add_parser("run", help="measure cells with peers (the default)"))
+    check.add_arguments(commands.add_parser("check", help="compare ratios with expected ranges"))
+    everything.add_arguments(commands.add_parser("all", help="install, measure all, draw charts"))
     setup_parser = commands.add_parser("setup", help="install the peers into .venv-bench")
     setup_parser.add_argument("--python", help="interpreter to make the environment with")
-    check_parser = commands.add_parser("check", help="compare ratios with the expected ranges")
-    check.add_arguments(check_parser)
     commands.add_parser("list", help="list cells and peers")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    if words[:1] not in ([name] for name in (*COMMANDS, "-h", "--help")):
+        words = ["run", *words]
+    arguments = _parser().parse_args(words)
     if arguments.what == "setup":
         setup.install(arguments.python)
+    elif arguments.what == "all":
+        everything.main(arguments)
     elif arguments.what == "list" or arguments.list:
         _list()
     else:

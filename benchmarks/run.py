@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import resource
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,10 @@ from .progress import Progress
 from .setup import build_floor, make_certificates
 
 #: Where two runs at once would spoil each other, they wait.
-LOCK = Path(tempfile.gettempdir()) / "fd-bench.lock"
+LOCK = Path(tempfile.gettempdir()) / "fullduplex-benchmarks.lock"
+
+#: File descriptors wanted for a server of the greatest cell; websockets takes 4 a connection.
+FILES = 65536
 
 ALL_PEERS = ",".join(PEERS)
 
@@ -38,6 +42,7 @@ class Run:
     def __init__(self, arguments: argparse.Namespace, directory: Path) -> None:
         self.arguments = arguments
         self.directory = directory
+        self.lock = LOCK
         self.cells = select(arguments.cells)
         self.pairs = [pair(spec) for spec in arguments.peers.split(",")]
         names = [one.name for one in self.pairs]
@@ -91,7 +96,7 @@ class Run:
         total = sum(len(self.contenders(cell)) for cell in self.cells) * (self.rounds + 1)
         with Progress(total) as progress:
             for cell in self.cells:
-                with exclusive(LOCK):
+                with exclusive(self.lock):
                     outcome = self.run_cell(cell, progress)
                 self.document["cells"][cell.name] = outcome
                 progress.result(cell, outcome["peers"], self.reference)
@@ -162,8 +167,20 @@ class Run:
             ready[one.name] = ends, 1
 
 
+def allow_many_files() -> None:
+    """10,000 connections want more descriptors than a shell gives its children."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for limit in (max(hard, FILES), hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        except (OSError, ValueError):
+            continue
+        break
+
+
 def main(arguments: argparse.Namespace) -> None:
     build_floor()
+    allow_many_files()
     with tempfile.TemporaryDirectory(prefix="fullduplex-bench-") as directory:
         try:
             Run(arguments, Path(directory)).run()

@@ -1,7 +1,7 @@
 """Bar charts as SVG, readable on light and on dark backgrounds.
 
-There is no background, and every colour keeps a contrast of at least 3 to white and to near-black;
-text at least 4. (A media query cannot help: a page's theme need not be the system's.)
+There is no background, and every colour keeps its contrast to white and to near-black alike. (A
+media query would not do: it follows the system's theme, which need not be the page's.)
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from xml.sax.saxutils import escape
 
 from .groups import figure, label, ranked
 
-TEXT = "#6e7781"
+TEXT = "#75808c"
 COLOURS = {"fullduplex": "#2f81f7", "fullduplex-pure": "#7aa5d8", "floor": "#9a8250"}
 OTHER = "#8b949e"
 
-PANEL_WIDTH = 460
-LABEL_WIDTH = 178
+PANEL_WIDTH = 520
+LABEL_WIDTH = 238
 BAR_WIDTH = 190
 ROW = 21
 HEAD = 42
@@ -56,7 +56,9 @@ def panel(cell: dict[str, Any], x: float, y: float) -> tuple[str, float]:
         _text(x, y + 30, f"{cell['unit']}, {direction}", ' class="small"'),
     ]
     values = [peer["median"] for _, peer in peers]
-    smallest = min((value for value in values if value > 0), default=1.0)
+    # The floor is no competitor: it may be far below all of them.
+    rivals = [peer["median"] for name, peer in peers if name != "floor"]
+    smallest = min((value for value in rivals if value > 0), default=max(values, default=1.0))
     limit = max(values, default=1.0)
     if not cell["higher_is_better"]:
         limit = min(limit, smallest * CUT)

@@ -1,0 +1,295 @@
+"""The benchmarks work: a tiny run with our library at both ends, the report, the check."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+NEEDED = ("cc", "taskset", "openssl")
+
+if (
+    sys.platform != "linux"
+    or not (ROOT / "benchmarks").is_dir()
+    or not all(map(shutil.which, NEEDED))
+):
+    pytest.skip(
+        "the benchmarks need Linux, a source tree, a C compiler, taskset and openssl",
+        allow_module_level=True,
+    )
+else:
+    from benchmarks import cells, payloads, peers, ratios
+    from benchmarks.processes import memory
+    from benchmarks.report.__main__ import write
+    from benchmarks.report.groups import figure
+    from benchmarks.report.svg import chart
+    from benchmarks.results import quartiles
+    from benchmarks.run import Run
+    from benchmarks.setup import build_floor
+
+
+def peer_outcome(name: str, rounds: list[float], metric: str) -> dict[str, Any]:
+    return {
+        "client": name,
+        "server": name,
+        "median": sorted(rounds)[len(rounds) // 2],
+        "quartiles": list(quartiles(rounds)),
+        "medians": {"client_cpu_us": 1.0, "server_cpu_us": 2.0},
+        "rounds": [{metric: value} for value in rounds],
+    }
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """A result file as a run makes it."""
+    outcome = {
+        "title": "Round trip, 32 B",
+        "metric": "wall_us",
+        "unit": "µs",
+        "higher_is_better": False,
+        "peers": {
+            "fullduplex": peer_outcome("fullduplex", [10.0, 11.0, 10.5, 10.2, 10.4], "wall_us"),
+            "websockets": peer_outcome("websockets", [100.0, 120.0, 105, 99, 101], "wall_us"),
+            "aiohttp": {"client": "aiohttp", "server": "aiohttp", "error": "<no> answer & more"},
+        },
+    }
+    load = copy.deepcopy(outcome)
+    load |= {"metric": "rate", "higher_is_better": True, "title": "Load", "unit": "messages/s"}
+    for peer in load["peers"].values():
+        for values in peer.get("rounds", []):
+            values["rate"] = 1e6 / values.pop("wall_us")
+    return {
+        "format": 1,
+        "environment": {
+            "date": "2026-01-01T00:00:00+00:00",
+            "command": ["python", "-m", "benchmarks", "run"],
+            "cpu": "A processor",
+            "cores": 2,
+            "memory_gib": 4.0,
+            "kernel": "Linux 6",
+            "libc": "glibc 2",
+            "commit": "abc",
+        },
+        "method": {"rounds": 5, "seconds": 0.1},
+        "versions": {"fullduplex": {"fullduplex": "1"}, "websockets": {"websockets": "17"}},
+        "cells": {"echo-32": outcome, "load-100": load},
+    }
+
+
+def run_arguments(**changed: Any) -> argparse.Namespace:
+    settings = {
+        "cells": "echo-32",
+        "peers": "floor",
+        "rounds": 2,
+        "seconds": 0.005,
+        "json": None,
+        "python": sys.executable,
+        "fullduplex_python": None,
+    }
+    return argparse.Namespace(**settings | changed)
+
+
+# The suite
+
+
+def test_both_ends_ours(fd: ModuleType, tmp_path: Path) -> None:
+    name = "fullduplex-pure" if fd.IMPLEMENTATION == "pure" else "fullduplex"
+    build_floor()
+    run = Run(
+        run_arguments(
+            cells="echo-32,receive-100-mixed", peers=f"floor,{name}", json=tmp_path / "out"
+        ),
+        tmp_path,
+    )
+    run.lock = tmp_path / "lock"  # a test need not wait for a benchmark
+    run.run()
+    found = json.loads((tmp_path / "out").read_text())["cells"]
+    assert list(found) == ["echo-32", "receive-100-mixed"]
+    for cell in found.values():
+        assert [(one, outcome.get("error")) for one, outcome in cell["peers"].items()] == [
+            ("floor", None),
+            (name, None),
+        ]
+        assert all(outcome["median"] > 0 for outcome in cell["peers"].values())
+        assert all(len(outcome["rounds"]) == 2 for outcome in cell["peers"].values())
+
+
+def test_a_peer_that_is_missing_is_left_out_and_named(tmp_path: Path) -> None:
+    if importlib.util.find_spec("picows") is not None:
+        pytest.skip("picows is installed here")
+    run = Run(run_arguments(peers="floor,picows"), tmp_path)
+    assert run.document["missing"] == ["picows"]
+    assert [one.name for one in run.contenders(cells.CELLS["echo-32"])] == ["floor"]
+
+
+def test_list() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=50)
+    for name in [*cells.CELLS, *peers.PEERS]:
+        assert f"  {name} " in done.stdout
+
+
+def test_memory_of_this_process() -> None:
+    found = memory(os.getpid())
+    assert found["kib"] > 1000
+    assert 0 <= found["stack_kib"] < found["kib"]
+    assert found["threads"] >= 1
+    assert found["fds"] >= 3
+
+
+# Cells, peers and payloads
+
+
+def test_select() -> None:
+    assert [cell.name for cell in cells.select("load-10,echo-*")][-1] == "load-10"
+    with pytest.raises(ValueError, match="no cell matches 'nothing'"):
+        cells.select("echo-32,nothing")
+
+
+@pytest.mark.parametrize(
+    ("spec", "cell", "client", "server"),
+    [
+        ("websockets", "echo-32", "websockets", "websockets"),
+        ("websocket-rs", "echo-32", "websocket-rs", "picows"),
+        ("websocket-client+aiohttp", "tls-256", "websocket-client", "aiohttp"),
+        ("picows", "receive-100-ascii", "picows", "floor"),
+        ("picows", "load-100", "floor", "picows"),
+    ],
+)
+def test_who_plays_which_part(spec: str, cell: str, client: str, server: str) -> None:
+    found = peers.for_cell(peers.pair(spec), cells.CELLS[cell])
+    assert found is not None
+    assert (found.client.name, found.server.name) == (client, server)
+
+
+@pytest.mark.parametrize(
+    ("spec", "cell"),
+    [("floor", "tls-32"), ("picows", "deflate-1k"), ("websocket-client", "load-100")],
+)
+def test_what_a_peer_cannot_do(spec: str, cell: str) -> None:
+    assert peers.for_cell(peers.pair(spec), cells.CELLS[cell]) is None
+
+
+def test_unknown_peer() -> None:
+    with pytest.raises(ValueError, match="no peer is called 'nobody'"):
+        peers.pair("floor+nobody")
+
+
+@pytest.mark.parametrize("kind", payloads.KINDS)
+@pytest.mark.parametrize("size", [100, 1024, 65536])
+def test_payloads_are_as_long_as_said_and_always_the_same(kind: str, size: int) -> None:
+    message = payloads.payload(kind, size)
+    assert isinstance(message, bytes) == (kind == "binary")
+    assert len(payloads.encoded(message)) == size
+    assert payloads.payload(kind, size) == message
+
+
+# The report
+
+
+def test_report(document: dict[str, Any], tmp_path: Path) -> None:
+    written = write(document, tmp_path)
+    charts = [path for path in written if path.suffix == ".svg"]
+    assert {path.name for path in charts} == {"overview.svg", "round-trips.svg", "load.svg"}
+    for path in charts:
+        root = ElementTree.fromstring(path.read_text())
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.find("{http://www.w3.org/2000/svg}title") is not None
+        assert len(root.findall(".//{http://www.w3.org/2000/svg}rect")) >= 2
+    page = (tmp_path / "tables.md").read_text()
+    assert "| websockets (threading) | 101 |" in page
+    assert "9.71 ×" in page
+    assert "<no> answer & more" in page
+    assert "`python -m benchmarks run`" in page
+
+
+def test_a_long_bar_is_cut_and_says_so(document: dict[str, Any]) -> None:
+    cell = document["cells"]["echo-32"]
+    assert "<mask" not in chart([cell], "title", "note")
+    cell["peers"]["websockets"]["median"] = 10_000.0
+    assert "<mask" in chart([cell], "title", "note")
+
+
+def test_text_in_charts_is_escaped(document: dict[str, Any]) -> None:
+    cell = document["cells"]["echo-32"]
+    cell["title"] = "a < b & c"
+    drawn = chart([cell], "<title>", "note")
+    ElementTree.fromstring(drawn)
+    assert "a &lt; b &amp; c" in drawn
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12345.6, "12,346"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23"), (0.0123, "0.012")],
+)
+def test_figure(value: float, text: str) -> None:
+    assert figure(value) == text
+
+
+# The check
+
+
+def test_ratio_is_of_costs(document: dict[str, Any]) -> None:
+    for cell in ("echo-32", "load-100"):
+        found = ratios.ratio(document, cell, "fullduplex", "websockets")
+        assert found is not None
+        assert found.low < 0.1 < found.high < 0.11 or found.median == pytest.approx(0.1, abs=0.01)
+    assert ratios.ratio(document, "echo-32", "fullduplex", "aiohttp") is None
+    assert ratios.ratio(document, "echo-256", "fullduplex", "websockets") is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.05, 0.2, "ok"), (0.01, 0.05, "worse"), (0.5, 1.0, "better")],
+)
+def test_verdict(document: dict[str, Any], low: float, high: float, verdict: str) -> None:
+    expected = ratios.Expectation("echo-32", "fullduplex", "websockets", low, high)
+    found = ratios.ratio(document, "echo-32", "fullduplex", "websockets")
+    assert expected.verdict(found) == verdict
+    assert expected.verdict(None) == "missing"
+
+
+def test_recorded_ranges_are_met_by_what_they_come_from(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "expected.json"
+    assert ratios.record(document, "fullduplex", ["websockets", "aiohttp"], path) == 2
+    for one in ratios.load_expected(path):
+        assert one.verdict(ratios.ratio(document, one.cell, one.peer, one.base)) == "ok"
+
+
+def test_check_fails_on_a_regression(document: dict[str, Any], tmp_path: Path) -> None:
+    expected, result = tmp_path / "expected.json", tmp_path / "result.json"
+    ratios.record(document, "fullduplex", ["websockets"], expected)
+    for values in document["cells"]["echo-32"]["peers"]["fullduplex"]["rounds"]:
+        values["wall_us"] *= 2
+    result.write_text(json.dumps(document))
+    command = [sys.executable, "-m", "benchmarks", "check"]
+    command += ["--expected", str(expected), "--result", str(result)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=50)
+    assert done.returncode == 1
+    assert re.search(r"^worse +echo-32 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ok +load-100 ", done.stdout, re.MULTILINE)
+    assert "1 of 2 ratios are worse" in done.stderr
+
+
+def test_committed_expectations_are_about_cells_and_peers_that_exist() -> None:
+    path = ROOT / "benchmarks" / "expected.json"
+    for one in ratios.load_expected(path):
+        assert one.cell in cells.CELLS
+        assert {one.peer, one.base} <= set(peers.PEERS)
+        assert 0 < one.low < one.high
