@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from typing import NoReturn
 
 from .datastructures import Headers
@@ -85,7 +86,7 @@ _match_status_line = re.compile(rb"(HTTP/[0-9]\.[0-9]) ([0-9]{3})(?: (%b))?\r\n"
 _match_header_line = re.compile(rb"(%b):(%b)\r\n" % (_TOKEN, _TEXT)).fullmatch
 
 
-class _HeadParser:
+class _HeadParser(ABC):
     """Reads the head of a message: what requests and responses have in common."""
 
     # What to raise for a first line that is too long
@@ -172,13 +173,13 @@ class _HeadParser:
         self._headers[name.decode("ascii")] = value.strip(b" \t").decode("latin-1")
         return False
 
+    @abstractmethod
     def _check_first_bytes(self, buffer: bytearray) -> None:
         """Refuse what cannot become a first line; the buffer holds at least one byte."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _take_first_line(self, line: bytearray) -> None:
         """Take the first line, with its line ending."""
-        raise NotImplementedError
 
     def _raise_eof(self) -> NoReturn:
         """Say where in the head the stream ended."""
