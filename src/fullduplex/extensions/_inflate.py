@@ -54,11 +54,20 @@ class Inflater:
             ProtocolError: If the data is damaged.
         """
         size = size_of(data)
-        if not size and self._decompressor is None:
-            return b""  # the fragment before ended the stream: as for `_inflate_on`
+        decompressor = self._decompressor
+        if decompressor is None:
+            if not size:
+                return b""  # the fragment before ended the stream: as for `_inflate_on`
+            decompressor = self._new_stream()
         try:
             if size <= _BITE:
-                output = self._inflate_bite(b"".join((data, TAIL)) if fin else data, size, max_size)
+                # Nearly always one call does it.
+                source = b"".join((data, TAIL)) if fin else data
+                room = _PIECE if max_size is None or max_size >= _PIECE else max_size + 1
+                output = decompressor.decompress(source, room)
+                # A full piece may have more behind it, even if no input is left.
+                if len(output) == room or decompressor.eof:
+                    output = self._go_on(decompressor, output, source, size, max_size)
             else:
                 out = io.BytesIO()
                 ended = self._inflate_on(memoryview(data).cast("B"), 0, size, out, max_size)
@@ -71,14 +80,15 @@ class Inflater:
             self._decompressor = None
         return output
 
-    def _inflate_bite(self, source: BytesLike, end: int, max_size: int | None) -> bytes:
-        """Inflate a payload that needs no cutting up, nearly always in one call."""
-        decompressor = self._decompressor or self._new_stream()
-        room = _room(max_size, 0)
-        output = decompressor.decompress(source, room)
-        # A full piece may have more behind it, even if no input is left.
-        if len(output) < room and not decompressor.eof:
-            return output
+    def _go_on(
+        self,
+        decompressor: _zlib.Decompressor,
+        output: bytes,
+        source: BytesLike,
+        end: int,
+        max_size: int | None,
+    ) -> bytes:
+        """Inflate the rest of a payload that one call has begun."""
         out = io.BytesIO()
         _write(out, output, max_size)
         view = memoryview(source).cast("B")
