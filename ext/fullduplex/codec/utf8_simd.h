@@ -76,11 +76,11 @@ static const uint8_t fdx_u8_second_high[16] = {
     FDX_U8_SHORT, FDX_U8_SHORT, FDX_U8_SHORT, FDX_U8_SHORT, /* Cx..Fx */
 };
 
-/* What the last three bytes may be without opening a sequence that goes on behind. */
-static const uint8_t fdx_u8_closing[32] = {
-    0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
-    0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xEF, 0xDF, 0xBF,
-};
+/* 1 if the bytes before `p`, three at least, break off inside a character. */
+static inline int fdx_u8_cut(const uint8_t *p)
+{
+    return p[-1] >= 0x80 && (p[-1] >= 0xC0 || p[-2] >= 0xE0 || p[-3] >= 0xF0);
+}
 
 /* Non-zero where `cur` is at fault, given the bytes 1, 2 and 3 places before. */
 FDX_V128 FDX_FORCE_INLINE fdx_v16 fdx_u8_faults(fdx_v16 cur, fdx_v16 back1, fdx_v16 back2,
@@ -104,6 +104,12 @@ FDX_V128 FDX_FORCE_INLINE fdx_v16 fdx_u8_faults_after(fdx_v16 cur, fdx_v16 prev)
                          FDX_V_BACK(cur, prev, 3));
 }
 
+/* The 16 bytes at `p`, with three before them. */
+FDX_V128 FDX_FORCE_INLINE fdx_v16 fdx_u8_faults_at(const uint8_t *p, fdx_v16 cur)
+{
+    return fdx_u8_faults(cur, fdx_v_load(p - 1), fdx_v_load(p - 2), fdx_v_load(p - 3));
+}
+
 /* Four to fifteen bytes, from a boundary. */
 FDX_V128
 FDX_NOINLINE int fdx_utf8_short_v128(const uint8_t *p, size_t n, fdx_utf8_span *span)
@@ -122,47 +128,40 @@ FDX_V128
 FDX_NOINLINE void fdx_utf8_span_v128(const uint8_t *p, size_t n, fdx_utf8_span *span)
 {
     const fdx_v16 zero = fdx_v_splat(0);
-    const fdx_v16 closing = fdx_v_load(fdx_u8_closing + 16);
-    fdx_v16 prev = zero, open = zero, top = zero;
+    fdx_v16 top = zero;
     size_t count = 0, i = 0;
 
     for (; n - i >= 64; i += 64) {
-        const fdx_v16 a = fdx_v_load(p + i), b = fdx_v_load(p + i + 16);
-        const fdx_v16 c = fdx_v_load(p + i + 32), d = fdx_v_load(p + i + 48);
-        const fdx_v16 all = fdx_v_or(fdx_v_or(a, b), fdx_v_or(c, d));
+        const uint8_t *q = p + i;
+        const fdx_v16 a = fdx_v_load(q), b = fdx_v_load(q + 16);
+        const fdx_v16 c = fdx_v_load(q + 32), d = fdx_v_load(q + 48);
+        fdx_v16 faults;
 
-        if (!fdx_v_any_high(all)) {
-            if (fdx_v_any(open))
+        if (!fdx_v_any_high(fdx_v_or(fdx_v_or(a, b), fdx_v_or(c, d)))) {
+            if (i > 0 && fdx_u8_cut(q))
                 break;
-            prev = zero;
             count += 64;
             continue;
         }
-        if (fdx_v_any(fdx_v_or(
-                fdx_v_or(fdx_u8_faults_after(a, prev), fdx_u8_faults_after(b, a)),
-                fdx_v_or(fdx_u8_faults_after(c, b), fdx_u8_faults_after(d, c)))))
+        faults = i > 0 ? fdx_u8_faults_at(q, a) : fdx_u8_faults_after(a, zero);
+        faults = fdx_v_or(fdx_v_or(faults, fdx_u8_faults_at(q + 16, b)),
+                          fdx_v_or(fdx_u8_faults_at(q + 32, c), fdx_u8_faults_at(q + 48, d)));
+        if (fdx_v_any(faults))
             break;
-        prev = d;
-        open = fdx_v_subs(d, closing);
         top = fdx_v_max(fdx_v_max(top, fdx_v_max(a, b)), fdx_v_max(c, d));
         count += fdx_v_popcount(fdx_v_lead_mask(a)) + fdx_v_popcount(fdx_v_lead_mask(b)) +
                  fdx_v_popcount(fdx_v_lead_mask(c)) + fdx_v_popcount(fdx_v_lead_mask(d));
     }
-    if (n - i < 64) { /* not broken off */
-        for (; n - i >= 16; i += 16) {
-            const fdx_v16 a = fdx_v_load(p + i);
-            if (fdx_v_any(fdx_u8_faults_after(a, prev)))
-                break;
-            prev = a;
-            top = fdx_v_max(top, a);
-            count += fdx_v_popcount(fdx_v_lead_mask(a));
-        }
+    for (; n - i >= 16 && n - i < 64; i += 16) { /* unless a fault ended the loop above */
+        const fdx_v16 a = fdx_v_load(p + i);
+        if (fdx_v_any(i > 0 ? fdx_u8_faults_at(p + i, a) : fdx_u8_faults_after(a, zero)))
+            break;
+        top = fdx_v_max(top, a);
+        count += fdx_v_popcount(fdx_v_lead_mask(a));
     }
     if (n - i < 16 && n >= 19 && n != i) { /* the last 16 bytes, some of them again */
-        const uint8_t *q = p + n - 16;
-        const fdx_v16 a = fdx_v_load(q);
-        if (!fdx_v_any(fdx_u8_faults(a, fdx_v_load(q - 1), fdx_v_load(q - 2),
-                                     fdx_v_load(q - 3)))) {
+        const fdx_v16 a = fdx_v_load(p + n - 16);
+        if (!fdx_v_any(fdx_u8_faults_at(p + n - 16, a))) {
             top = fdx_v_max(top, a);
             count += fdx_v_popcount(fdx_v_lead_mask(a) >> (16 - (n - i)));
             i = n;
@@ -189,31 +188,71 @@ FDX_FORCE_INLINE __m256i fdx_w_table(const uint8_t *table)
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
 }
 
-/* fdx_u8_faults() for 32 bytes. */
-FDX_TARGET("avx2,popcnt")
-FDX_FORCE_INLINE __m256i fdx_w_faults(__m256i cur, __m256i back1, __m256i back2, __m256i back3)
-{
-    const __m256i nibble = _mm256_set1_epi8(0x0F);
-    const __m256i high1 = _mm256_shuffle_epi8(
-        fdx_w_table(fdx_u8_first_high), _mm256_and_si256(_mm256_srli_epi16(back1, 4), nibble));
-    const __m256i low1 =
-        _mm256_shuffle_epi8(fdx_w_table(fdx_u8_first_low), _mm256_and_si256(back1, nibble));
-    const __m256i high2 = _mm256_shuffle_epi8(
-        fdx_w_table(fdx_u8_second_high), _mm256_and_si256(_mm256_srli_epi16(cur, 4), nibble));
-    const __m256i due =
-        _mm256_or_si256(_mm256_subs_epu8(back2, _mm256_set1_epi8(0xE0 - 0x80)),
-                        _mm256_subs_epu8(back3, _mm256_set1_epi8(0xF0 - 0x80)));
+/* What fdx_w_faults() needs and a loop keeps in registers. */
+typedef struct {
+    __m256i first_high, first_low, second_high; /* the three tables */
+    __m256i nibble, e0, f0, top;                /* see fdx_u8_faults() */
+} fdx_w_constants;
 
-    return _mm256_xor_si256(_mm256_and_si256(_mm256_and_si256(high1, low1), high2),
-                            _mm256_and_si256(due, _mm256_set1_epi8((char)0x80)));
+/* GCC rebuilds constants inside the loop, a quarter of the time it takes. What it cannot
+ * see to be a constant it keeps in a register. */
+#ifdef __GNUC__
+#define FDX_W_KEEP(v) __asm__("" : "+x"(v))
+#else
+#define FDX_W_KEEP(v) (void)(v)
+#endif
+
+FDX_TARGET("avx2,popcnt")
+FDX_FORCE_INLINE fdx_w_constants fdx_w_constants_new(void)
+{
+    fdx_w_constants c;
+
+    c.first_high = fdx_w_table(fdx_u8_first_high);
+    c.first_low = fdx_w_table(fdx_u8_first_low);
+    c.second_high = fdx_w_table(fdx_u8_second_high);
+    c.nibble = _mm256_set1_epi8(0x0F);
+    c.e0 = _mm256_set1_epi8(0xE0 - 0x80);
+    c.f0 = _mm256_set1_epi8(0xF0 - 0x80);
+    c.top = _mm256_set1_epi8((char)0x80);
+    FDX_W_KEEP(c.nibble);
+    FDX_W_KEEP(c.e0);
+    FDX_W_KEEP(c.f0);
+    FDX_W_KEEP(c.top);
+    return c;
 }
 
+/* fdx_u8_faults() for 32 bytes. */
 FDX_TARGET("avx2,popcnt")
-FDX_FORCE_INLINE __m256i fdx_w_faults_after(__m256i cur, __m256i prev)
+FDX_FORCE_INLINE __m256i fdx_w_faults(const fdx_w_constants *c, __m256i cur, __m256i back1,
+                                      __m256i back2, __m256i back3)
 {
-    const __m256i middle = _mm256_permute2x128_si256(prev, cur, 0x21);
+    const __m256i high1 = _mm256_shuffle_epi8(
+        c->first_high, _mm256_and_si256(_mm256_srli_epi16(back1, 4), c->nibble));
+    const __m256i low1 = _mm256_shuffle_epi8(c->first_low, _mm256_and_si256(back1, c->nibble));
+    const __m256i high2 = _mm256_shuffle_epi8(
+        c->second_high, _mm256_and_si256(_mm256_srli_epi16(cur, 4), c->nibble));
+    const __m256i due =
+        _mm256_or_si256(_mm256_subs_epu8(back2, c->e0), _mm256_subs_epu8(back3, c->f0));
 
-    return fdx_w_faults(cur, _mm256_alignr_epi8(cur, middle, 15),
+    return _mm256_xor_si256(_mm256_and_si256(_mm256_and_si256(high1, low1), high2),
+                            _mm256_and_si256(due, c->top));
+}
+
+/* The 32 bytes at `p`, with three before them. */
+FDX_TARGET("avx2,popcnt")
+FDX_FORCE_INLINE __m256i fdx_w_faults_at(const fdx_w_constants *c, const uint8_t *p,
+                                         __m256i cur)
+{
+    return fdx_w_faults(c, cur, fdx_w_load(p - 1), fdx_w_load(p - 2), fdx_w_load(p - 3));
+}
+
+/* The first 32 bytes: zeros come before them. */
+FDX_TARGET("avx2,popcnt")
+FDX_FORCE_INLINE __m256i fdx_w_faults_first(const fdx_w_constants *c, __m256i cur)
+{
+    const __m256i middle = _mm256_permute2x128_si256(cur, cur, 0x08); /* zeros, lower half */
+
+    return fdx_w_faults(c, cur, _mm256_alignr_epi8(cur, middle, 15),
                         _mm256_alignr_epi8(cur, middle, 14),
                         _mm256_alignr_epi8(cur, middle, 13));
 }
@@ -245,45 +284,41 @@ FDX_FORCE_INLINE uint8_t fdx_w_max_byte(__m256i a)
 FDX_TARGET("avx2,popcnt")
 FDX_NOINLINE void fdx_utf8_span_avx2(const uint8_t *p, size_t n, fdx_utf8_span *span)
 {
-    const __m256i zero = _mm256_setzero_si256();
-    const __m256i closing = fdx_w_load(fdx_u8_closing);
-    __m256i prev = zero, open = zero, top = zero;
+    const fdx_w_constants c = fdx_w_constants_new();
+    __m256i top = _mm256_setzero_si256();
     size_t count = 0, i = 0;
 
     for (; n - i >= 64; i += 64) {
-        const __m256i a = fdx_w_load(p + i), b = fdx_w_load(p + i + 32);
+        const uint8_t *q = p + i;
+        const __m256i a = fdx_w_load(q), b = fdx_w_load(q + 32);
         __m256i faults;
 
         if (_mm256_movemask_epi8(_mm256_or_si256(a, b)) == 0) {
-            if (!_mm256_testz_si256(open, open))
+            if (i > 0 && fdx_u8_cut(q))
                 break;
-            prev = zero;
             count += 64;
             continue;
         }
-        faults = _mm256_or_si256(fdx_w_faults_after(a, prev), fdx_w_faults_after(b, a));
+        faults = i > 0 ? fdx_w_faults_at(&c, q, a) : fdx_w_faults_first(&c, a);
+        faults = _mm256_or_si256(faults, fdx_w_faults_at(&c, q + 32, b));
         if (!_mm256_testz_si256(faults, faults))
             break;
-        prev = b;
-        open = _mm256_subs_epu8(b, closing);
         top = _mm256_max_epu8(top, _mm256_max_epu8(a, b));
         count += fdx_w_leads(a, b);
     }
     if (n - i >= 32 && n - i < 64) {
         const __m256i a = fdx_w_load(p + i);
-        const __m256i faults = fdx_w_faults_after(a, prev);
+        const __m256i faults = fdx_w_faults_at(&c, p + i, a);
 
         if (_mm256_testz_si256(faults, faults)) {
             top = _mm256_max_epu8(top, a);
-            count += fdx_w_leads(a, _mm256_set1_epi8((char)0x80));
+            count += (size_t)_mm_popcnt_u32(fdx_w_lead_mask(a));
             i += 32;
         }
     }
     if (n - i < 32 && n != i) { /* the last 32 bytes, some of them again */
-        const uint8_t *q = p + n - 32;
-        const __m256i a = fdx_w_load(q);
-        const __m256i faults =
-            fdx_w_faults(a, fdx_w_load(q - 1), fdx_w_load(q - 2), fdx_w_load(q - 3));
+        const __m256i a = fdx_w_load(p + n - 32);
+        const __m256i faults = fdx_w_faults_at(&c, p + n - 32, a);
 
         if (_mm256_testz_si256(faults, faults)) {
             top = _mm256_max_epu8(top, a);
