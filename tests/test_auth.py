@@ -139,8 +139,8 @@ def test_r12_any_challenge_is_answered_or_not(fd, text):
         'Basic realm="' + "\\" * 100_000,
         'Basic realm="' + "a" * 100_000,
         "," * 100_000,
-        "Basic a=b," * 20_000,
-        "Digest " + ", ".join(f"p{i}=v" for i in range(10_000)),
+        "Basic a=b," * 2_000,
+        "Digest " + ", ".join(f"p{i}=v" for i in range(2_000)),
     ],
 )
 def test_r10_time_is_linear(fd, header):

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import re
 import secrets
 from typing import TYPE_CHECKING
 
-from .exceptions import InvalidHeader, InvalidUpgrade
+from .exceptions import InvalidHeader, InvalidHeaderValue, InvalidUpgrade
 from .headers import parse_connection, parse_upgrade
 
 if TYPE_CHECKING:
     from .datastructures import Headers
     from .typing import LoggerLike
 
-__all__ = ["accept_key", "check_upgrade", "generate_key", "log_headers", "single_value"]
+__all__ = [
+    "accept_key",
+    "check_host",
+    "check_upgrade",
+    "generate_key",
+    "log_headers",
+    "single_value",
+]
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 
 # Headers whose values are secrets: logs are read by more people than these are meant for.
 _SECRET = frozenset(["authorization", "cookie", "proxy-authorization", "set-cookie", "set-cookie2"])
+
+
+# RFC 9112 §3.2, RFC 3986 §3.2.2: a name or an address, and perhaps a port. Without the comma, which
+# would be legal: it is what a proxy makes of two headers. No class can match what ends it, so there
+# is nothing to backtrack into.
+_is_host = re.compile(
+    r"(?:\[[0-9A-Za-z.:\-_~%!$&'()*+;=]+\]|[0-9A-Za-z.\-_~%!$&'()*+;=]+)(?::[0-9]*)?"
+).fullmatch
 
 
 def generate_key() -> str:
@@ -49,6 +65,18 @@ def single_value(headers: Headers, name: str) -> str:
     if len(values) > 1:
         raise InvalidHeader(name, "multiple values")
     return values[0]
+
+
+def check_host(headers: Headers) -> None:
+    """Check that there is one Host header and that it can be one (RFC 9112 §3.2).
+
+    Raises:
+        InvalidHeader: If it is missing or repeated.
+        InvalidHeaderValue: If it is neither a name nor an address, with or without a port.
+    """
+    host = single_value(headers, "Host")
+    if _is_host(host) is None:
+        raise InvalidHeaderValue("Host", host)
 
 
 def check_upgrade(headers: Headers) -> None:

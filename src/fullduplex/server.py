@@ -63,7 +63,7 @@ from .exceptions import (
     RequestLineTooLong,
     SecurityError,
 )
-from .handshake import accept_key, check_upgrade, log_headers, single_value
+from .handshake import accept_key, check_host, check_upgrade, log_headers, single_value
 from .headers import (
     build_extension,
     build_subprotocol,
@@ -87,12 +87,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["ServerProtocol"]
-
-# RFC 9112 §3.2, RFC 3986 §3.2.2: a name or an address, and perhaps a port. Two character classes
-# that don't overlap, so there is nothing to backtrack into.
-_is_host = re.compile(
-    r"(?:\[[0-9A-Za-z.:\-_~%!$&'()*+,;=]+\]|[0-9A-Za-z.\-_~%!$&'()*+,;=]+)(?::[0-9]*)?"
-).fullmatch
 
 
 class _Phase(Enum):
@@ -391,9 +385,7 @@ class ServerProtocol(Protocol):
             InvalidHandshake: As in the table above.
         """
         headers = request.headers
-        host = single_value(headers, "Host")
-        if _is_host(host) is None:
-            raise InvalidHeaderValue("Host", host)
+        check_host(headers)
         check_upgrade(headers)
         version = single_value(headers, "Sec-WebSocket-Version")
         if version != "13":
