@@ -149,7 +149,10 @@ def extensions() -> list[Extension]:
             Extension(
                 name,
                 [path.as_posix()],
-                include_dirs=[(EXT / "fullduplex" / "codec").as_posix(), (EXT / "fullduplex").as_posix()],
+                include_dirs=[
+                    (EXT / "fullduplex" / "codec").as_posix(),
+                    (EXT / "fullduplex").as_posix(),
+                ],
                 define_macros=MACROS if MODULE_STATE else [],
                 extra_compile_args=cflags,
                 extra_link_args=ldflags,

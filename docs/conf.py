@@ -16,7 +16,7 @@ import fullduplex  # noqa: E402
 
 project = "Fullduplex"
 author = "the Fullduplex contributors"
-copyright = "2026, the Fullduplex contributors"  # noqa: A001
+copyright = "2026, the Fullduplex contributors"
 version = release = fullduplex.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

@@ -30,7 +30,7 @@ LAYERS = {
         "uri",
     ),
     "stream": ("stream", "_fdstream"),
-    "connection": ("_roles", "roles", "sync.connection", "sync.service", "sync.wait"),
+    "connection": ("_roles", "roles", "sync.connection", "sync.core", "sync.service", "sync.wait"),
     "entry points": ("sync.", "sync"),
     "programs": ("cli", "__main__"),
     # The root gives out names of all layers, and how to load them.
@@ -130,19 +130,24 @@ def test_cython_imports_point_inwards_only() -> None:
     ext = Path(__file__).parent.parent / "ext" / "fullduplex"
     if not ext.is_dir():
         pytest.skip("the Cython sources are not here")
-    pattern = re.compile(r"^\s*from\s+(fullduplex\.|\.+)([\w.]*)\s+c?import\s", re.MULTILINE)
+    pattern = re.compile(
+        r"^\s*from\s+(fullduplex\b\.?|\.+)([\w.]*)\s+c?import\s+(.*)", re.MULTILINE
+    )
     found, seen = [], 0
     for path in sorted([*ext.rglob("*.pyx"), *ext.rglob("*.pxd")]):
         name = module_name(path, ext)
         parent = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
-        for match in pattern.finditer(path.read_text(encoding="utf-8")):
-            prefix, target = match.groups()
-            if prefix.startswith("."):
-                base = parent[: len(parent) - (len(prefix) - 1)]
-                target = ".".join([*base, target])
-            seen += 1
-            if layer_of(target) > layer_of(name):
-                found.append(f"{path.relative_to(ext)} imports {target}")
+        for prefix, target, what in pattern.findall(path.read_text(encoding="utf-8")):
+            base = parent[: len(parent) - (len(prefix) - 1)] if prefix.startswith(".") else []
+            module = ".".join([*base, *filter(None, target.split("."))])
+            # From a package come modules, from a module the names in it.
+            modules = [module]
+            if (ext / Path(*module.split("."))).is_dir():
+                modules = [f"{module}.{word}".strip(".") for word in re.findall(r"\w+", what)]
+            for imported in modules:
+                seen += 1
+                if layer_of(imported) > layer_of(name):
+                    found.append(f"{path.relative_to(ext)} imports {imported}")
     assert seen
     assert found == []
 
