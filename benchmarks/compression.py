@@ -22,13 +22,15 @@ from fullduplex.extensions import _zlib
 from fullduplex.extensions.permessage_deflate import PerMessageDeflate
 from fullduplex.frames import Frame, Opcode
 
-TEXT = """the of and to in is that for it as was with be by on not he his but at are this have from or
-had
-an they which one you were all her she there would their we him been has when who will no more
-if out so up said what its about than into them can only other time new some could these two may
-first then do any like my now over such our man me even most made after also did many off before
-must well back through years much where your way down should because long each just state those
-people too message server channel please deploy release meeting tomorrow thanks question answer"""
+TEXT = """
+the of and to in is that for it as was with be by on not he his but at are this have from or
+had an they which one you were all her she there would their we him been has when who will no
+more if out so up said what its about than into them can only other time new some could these
+two may first then do any like my now over such our man me even most made after also did many
+off before must well back through years much where your way down should because long each just
+state those people too message server channel please deploy release meeting tomorrow thanks
+question answer
+"""
 WORDS = TEXT.split()
 NAMES = ["alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy"]
 

@@ -577,6 +577,30 @@ def test_r9_many_streams_in_one_message(fd, backend):
         extension(fd).decode(received, max_size=count - 1)
 
 
+def test_r9_many_streams_are_not_copied_again_and_again(fd, stdlib, monkeypatch):
+    """The end of a stream makes Python copy what is left of the input: there must be little."""
+    fed = 0
+
+    class Counting:
+        def __init__(self, decompressor):
+            self.decompressor = decompressor
+
+        def __getattr__(self, name):
+            return getattr(self.decompressor, name)
+
+        def decompress(self, data, max_length):
+            nonlocal fed
+            fed += len(data)
+            return self.decompressor.decompress(data, max_length)
+
+    make = stdlib.decompressor
+    monkeypatch.setattr(stdlib, "decompressor", lambda wbits: Counting(make(wbits)))
+    count = 5000
+    payload = b"\x03\x00" * count + b"\x00"
+    assert extension(fd).decode(frame(fd, BINARY, payload, rsv1=True)).data == b""
+    assert len(payload) <= fed <= 1024 * count + 16 * 1024
+
+
 # Losing a message
 
 
@@ -631,10 +655,10 @@ def test_an_interrupted_message_is_forgotten(fd, stdlib, monkeypatch, method, no
 def test_shared_payload(fd, backend):
     deflate = fd.extensions.permessage_deflate
     sender, receiver = extension(fd), extension(fd)
-    data = words(60)
+    data, other = words(60), words(70)
     key = sender.broadcast_key()
     for opcode in (TEXT, BINARY):
-        assert receiver.decode(sender.encode(frame(fd, opcode, data))).data == data
+        assert receiver.decode(sender.encode(frame(fd, opcode, other))).data == other
         shared = deflate.encode_shared(key, frame(fd, opcode, data))
         assert (shared.opcode, shared.fin, shared.rsv1) == (opcode, True, True)
         assert inflate(shared.data + TAIL).outside <= 0
@@ -774,10 +798,15 @@ def test_round_trips(fd, backend, sequence, wbits, no_context, knows, mem_level)
         assert [each.rsv1 for each in sent[1:]] == [False] * (len(sent) - 1)
 
 
+# Messages that have much in common, so that nearly all refer to earlier ones.
+related = st.builds(lambda start, size: words(80)[start : start + size], *[st.integers(0, 300)] * 2)
+
+
 @per_backend
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["send", "plain", "shared", "lost"]), payloads), max_size=12
+        st.tuples(st.sampled_from(["send", "plain", "shared", "lost"]), related | payloads),
+        max_size=12,
     ),
     bits,
     st.booleans(),
