@@ -28,6 +28,8 @@ async def _receive(websocket: Any) -> Any:
 
 async def _handle(options: Options, everybody: set[Any], websocket: Any) -> None:
     async for item in websocket:
+        if item.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            return
         message = item.data
         if options.mode == "echo":
             await _send(websocket, message)
@@ -46,10 +48,7 @@ def serve(options: Options, ready: Ready, root: str) -> None:
     everybody: set[Any] = set()
 
     async def connected(request: web.Request) -> web.WebSocketResponse:
-        heartbeat = 20 if options.keepalive else None
-        websocket = web.WebSocketResponse(
-            compress=options.deflate, max_msg_size=MAX_SIZE, heartbeat=heartbeat
-        )
+        websocket = web.WebSocketResponse(compress=options.deflate, max_msg_size=MAX_SIZE)
         await websocket.prepare(request)
         everybody.add(websocket)
         try:

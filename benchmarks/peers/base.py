@@ -30,7 +30,7 @@ class Options:
     certificate: str | None = None
     key: str | None = None
     authority: str | None = None
-    #: Whether connections keep themselves alive with pings, as the library's default has it.
+    #: Whether connections send pings, where that is the library's default: they cost memory.
     keepalive: bool = False
 
     @property

@@ -65,7 +65,6 @@ def serve(options: Options, ready: Ready, root: str) -> None:
             0,
             ssl=options.server_tls(),
             max_frame_size=MAX_SIZE,
-            enable_auto_ping=options.keepalive,
             backlog=4096,
         )
         ready(server.sockets[0].getsockname()[1])

@@ -13,7 +13,11 @@ def _settings(options: Options) -> dict[str, Any]:
         "compression": "deflate" if options.deflate else None,
         "max_size": MAX_SIZE,
     }
-    if not options.keepalive:
+    if options.keepalive:
+        # The load generator does not answer pings; opening 10,000 connections can take longer than
+        # a ping may stay without an answer.
+        settings["ping_timeout"] = None
+    else:
         settings["ping_interval"] = None
     return settings
 
