@@ -1,0 +1,171 @@
+"""What happens to an accepted socket, from its first byte to its last, in a thread of its own."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..frames import CloseCode
+from ..server import ServerProtocol
+from ..stream import Stream, TLSStream, open_stream
+from .core import queue_limits
+from .server_connection import Hooks, ServerConnection, open_connection
+
+if TYPE_CHECKING:
+    import re
+
+    from ..extensions.base import ServerExtensionFactory
+    from ..typing import LoggerLike, Origin, Subprotocol
+    from .server import Server
+
+__all__ = ["Options", "Reception"]
+
+
+@dataclass(slots=True)
+class Options:
+    """How connections are opened and kept; the names are those of the parameters of ``serve()``."""
+
+    ssl: ssl.SSLContext | None = None
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None
+    extensions: Sequence[ServerExtensionFactory] | None = None
+    subprotocols: Sequence[Subprotocol] | None = None
+    hooks: Hooks = field(default_factory=Hooks)
+    open_timeout: float | None = 10
+    ping_interval: float | None = 20
+    ping_timeout: float | None = 20
+    close_timeout: float | None = 10
+    max_size: int | tuple[int | None, int | None] | None = 2**20
+    max_queue: int | tuple[int | None, int | None] | None = 16
+    create_connection: Callable[..., ServerConnection] = ServerConnection
+
+    def check(self) -> None:
+        """Check what can be checked before there is a connection.
+
+        Raises:
+            TypeError, ValueError: for an argument that makes no sense.
+        """
+        queue_limits(self.max_queue)
+        self._make_protocol(None)
+
+    def _make_protocol(self, logger: LoggerLike | None) -> ServerProtocol:
+        return ServerProtocol(
+            origins=self.origins,
+            extensions=self.extensions,
+            subprotocols=self.subprotocols,
+            max_size=self.max_size,
+            logger=logger,
+        )
+
+    def make_connection(
+        self, sock: Any, server: Server | None, logger: LoggerLike | None
+    ) -> ServerConnection:
+        """Make a connection that is still to be opened.
+
+        Args:
+            sock: a connected socket, or a stream over one.
+            server: the server that it belongs to.
+            logger: where to log to.
+        """
+        protocol = self._make_protocol(logger)
+        # Bytes behind the request wait in the decoder until the connection reads.
+        protocol.pulling = True
+        return self.create_connection(
+            sock,
+            protocol,
+            server,
+            ping_interval=self.ping_interval,
+            ping_timeout=self.ping_timeout,
+            close_timeout=self.close_timeout,
+            max_queue=self.max_queue,
+        )
+
+
+class Reception:
+    """Serves accepted sockets. Called by many threads at once, each with a socket of its own.
+
+    Args:
+        handler: the application's.
+        options: for connections.
+
+    Attributes:
+        server: to be set before the first call.
+    """
+
+    server: Server
+
+    def __init__(self, handler: Callable[[Any], None], options: Options) -> None:
+        self.handler = handler
+        self.options = options
+
+    def __call__(self, sock: Any, address: Any) -> None:
+        """Serve a socket until it is closed, and close it."""
+        server = self.server
+        connection: ServerConnection | None = None
+        try:
+            connection = self._open(sock, address)
+        except OSError as exc:
+            # A probe, a scan, somebody who has gone: not worth more than a line.
+            server.logger.info("opening handshake with %s failed: %s", address, exc)
+        finally:
+            server.end_opening(sock)
+            if connection is None:
+                sock.close()
+        if connection is not None:
+            self._handle(connection)
+
+    def _open(self, sock: Any, address: Any) -> ServerConnection | None:
+        """Do the handshakes; None if the connection was refused."""
+        options, server = self.options, self.server
+        timeout = options.open_timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        stream: Any = sock
+        if options.ssl is not None:
+            stream = start_tls(sock, options.ssl, deadline)
+        connection = options.make_connection(stream, server, server.logger)
+        server.begin_opening(sock, connection)
+        opened = False
+        try:
+            opened = open_connection(connection, options.hooks, deadline)
+        finally:
+            if not opened:
+                server.forget(connection)
+                connection._stream.close()
+        return connection if opened else None
+
+    def _handle(self, connection: ServerConnection) -> None:
+        """Run the handler, then close."""
+        server = self.server
+        code = CloseCode.GOING_AWAY
+        try:
+            if not server.closing:
+                connection.start_keepalive()
+                self.handler(connection)
+                code = CloseCode.NORMAL_CLOSURE
+        except BaseException:
+            code = CloseCode.INTERNAL_ERROR
+            connection.logger.error("connection handler failed", exc_info=True)
+        finally:
+            try:
+                connection.close(code)
+            finally:
+                server.forget(connection)
+        connection.logger.info("connection closed")
+
+
+def start_tls(sock: Any, context: ssl.SSLContext, deadline: float | None) -> Stream:
+    """Do the TLS handshake.
+
+    Raises:
+        OSError: if it fails: with an `ssl.SSLError`, or a TimeoutError at the deadline.
+    """
+    stream = TLSStream(open_stream(sock), context, server_side=True)
+    try:
+        stream.handshake(deadline)
+    except OSError as exc:
+        if isinstance(exc, TimeoutError):
+            raise
+        raise OSError(f"TLS: {exc}") from exc
+    return stream

@@ -1,0 +1,170 @@
+"""Threads for handlers, used again: one that is done waits a little for the next connection.
+
+To start a thread costs several times what it costs to wake one. A worker is in one of two places:
+among the *busy*, from the moment a task is given to it, or among the *idle*. Whoever takes a worker
+out of the idle ones owns its wake-up: the thread that has a task for it, `Workers.stop`, or the
+worker itself when its time is over. So there is no lock: taking an entry out of a dict is atomic,
+and only one succeeds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = ["IDLE_TIME", "Workers", "make_thread"]
+
+IDLE_TIME: Final = 5.0
+"""Seconds that a thread waits for another task before it ends."""
+
+
+def make_thread(target: Callable[..., object], name: str, *args: Any) -> threading.Thread:
+    """Make a thread that does not keep the process alive, if this interpreter allows that."""
+    try:
+        return threading.Thread(target=target, name=name, args=args, daemon=True)
+    except RuntimeError:  # a subinterpreter may forbid daemon threads
+        return threading.Thread(target=target, name=name, args=args, daemon=False)
+
+
+class Worker:
+    """A thread and the task that it was given."""
+
+    __slots__ = ("task", "thread", "wakeup")
+
+    def __init__(self) -> None:
+        self.task: tuple[Callable[..., object], tuple[Any, ...]] | None = None
+        self.wakeup = threading.Lock()  # locked while the worker has nothing to do; guards nothing
+        self.wakeup.acquire()
+        self.thread: threading.Thread | None = None
+
+
+class Workers:
+    """A pool of threads that grows with the tasks at hand. Thread-safe.
+
+    Args:
+        name: for the threads.
+
+    Attributes:
+        pid: the process that the threads belong to.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pid = os.getpid()
+        self._idle: dict[Worker, None] = {}
+        self._busy: dict[Worker, None] = {}
+        self._alive: dict[Worker, None] = {}
+        self._stopped = False
+        # Notified when a task ends, if somebody waits. Nothing is waited for while its lock is
+        # held.
+        self._ended = threading.Condition(threading.Lock())
+        self._waiting = 0
+
+    def run(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function in a thread that is idle, or in a new one.
+
+        Raises:
+            RuntimeError, MemoryError: if a thread cannot start; the function will not be called.
+        """
+        try:
+            worker, _ = self._idle.popitem()  # the one that ran last: its stack is in the cache
+        except KeyError:
+            self._start((function, args))
+        else:
+            worker.task = (function, args)
+            self._busy[worker] = None
+            worker.wakeup.release()
+
+    def _start(self, task: tuple[Callable[..., object], tuple[Any, ...]]) -> None:
+        worker = Worker()
+        worker.task = task
+        worker.thread = make_thread(self._main, self.name, worker)
+        self._busy[worker] = self._alive[worker] = None
+        try:
+            worker.thread.start()
+        except BaseException:
+            del self._busy[worker], self._alive[worker]
+            raise
+
+    def _main(self, worker: Worker) -> None:
+        try:
+            while True:
+                assert worker.task is not None
+                function, args = worker.task
+                worker.task = None
+                try:
+                    function(*args)
+                finally:
+                    # An idle worker must keep nothing alive.
+                    del function, args
+                    del self._busy[worker]
+                    self._notify()
+                if not self._park(worker):
+                    return
+        finally:
+            del self._alive[worker]
+            self._notify()
+
+    def _notify(self) -> None:
+        # Who waits counts itself first and looks then: either it sees the change, or it is counted
+        # here.
+        if self._waiting:
+            with self._ended:
+                self._ended.notify_all()
+
+    def _park(self, worker: Worker) -> bool:
+        """Wait for the next task; False if the time is over."""
+        self._idle[worker] = None
+        if not self._stopped and worker.wakeup.acquire(timeout=IDLE_TIME):
+            return worker.task is not None
+        try:
+            del self._idle[worker]
+        except KeyError:  # taken just now, so the wake-up is certain
+            worker.wakeup.acquire()
+            return worker.task is not None
+        return False
+
+    def in_task(self) -> bool:
+        """Tell whether the calling thread is one of the busy ones."""
+        current = threading.current_thread()
+        return any(worker.thread is current for worker in self._busy.copy())
+
+    def stop(self) -> None:
+        """End the threads: the idle ones now, the others after their task."""
+        self._stopped = True
+        while True:
+            try:
+                worker, _ = self._idle.popitem()
+            except KeyError:
+                return
+            worker.wakeup.release()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """After `stop`, wait until all tasks and their threads have ended, but for the calling one.
+
+        Args:
+            timeout: seconds; None for no limit.
+
+        Returns:
+            Whether they have.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        current = threading.current_thread()
+        with self._ended:
+            self._waiting += 1
+        try:
+            while True:
+                with self._ended:
+                    others = [w for w in self._alive.copy() if w.thread is not current]
+                    if not others:
+                        return True
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return False
+                    self._ended.wait(left)
+        finally:
+            with self._ended:
+                self._waiting -= 1
