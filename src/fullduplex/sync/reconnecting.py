@@ -1,0 +1,228 @@
+"""Connecting again and again: back-off, and who may stop it.
+
+Delays grow by a factor, and each is drawn at random, so that the clients of a server that comes
+back do not all come back at once (RFC 6455 §7.2.3). They are counted from one success to the next.
+A connection that breaks before it brought a single message is no success: otherwise a server that
+accepts everybody and drops everybody would be asked as fast as it can drop.
+
+Environment variables, read at import, in seconds where they are times:
+
+===================================  =======  ===================================================
+variable                             default
+===================================  =======  ===================================================
+``FULLDUPLEX_BACKOFF_INITIAL_DELAY``  5        the first delay is between 0 and this
+``FULLDUPLEX_BACKOFF_MIN_DELAY``      3.1      the second delay is between this and FACTOR times it
+``FULLDUPLEX_BACKOFF_FACTOR``         1.618    how the bounds grow from one delay to the next
+``FULLDUPLEX_BACKOFF_MAX_DELAY``      90       no delay is longer
+===================================  =======  ===================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from ..frames import CloseCode
+from .dialing import Cancel
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .opening import Opener
+
+__all__ = ["Reconnecting", "backoff"]
+
+
+def _read_number(name: str, default: float, least: float) -> float:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not least <= value < float("inf"):
+        raise ValueError(
+            f"environment variable {name} must be a number from {least:g}, not {text!r}"
+        )
+    return value
+
+
+INITIAL_DELAY: Final = _read_number("FULLDUPLEX_BACKOFF_INITIAL_DELAY", 5.0, 0.0)
+MIN_DELAY: Final = _read_number("FULLDUPLEX_BACKOFF_MIN_DELAY", 3.1, 0.0)
+FACTOR: Final = _read_number("FULLDUPLEX_BACKOFF_FACTOR", 1.618, 1.0)
+MAX_DELAY: Final = _read_number("FULLDUPLEX_BACKOFF_MAX_DELAY", 90.0, 0.0)
+
+# How a connection ends that the server dropped, or did not want at the moment.
+_DROPPED: Final = frozenset([CloseCode.ABNORMAL_CLOSURE, CloseCode.TRY_AGAIN_LATER])
+
+
+def backoff(
+    initial_delay: float = INITIAL_DELAY,
+    min_delay: float = MIN_DELAY,
+    factor: float = FACTOR,
+    max_delay: float = MAX_DELAY,
+) -> Iterator[float]:
+    """Give delays without end, in seconds, each at random between bounds that grow.
+
+    Args:
+        initial_delay: upper bound of the first delay, whose lower bound is 0.
+        min_delay: lower bound of the second delay.
+        factor: the upper bound of each delay by its lower bound; that is the next one's lower
+            bound.
+        max_delay: upper bound of all delays.
+    """
+    yield random.uniform(0.0, min(initial_delay, max_delay))
+    low = min(min_delay, max_delay)
+    while True:
+        high = min(low * factor, max_delay)
+        yield random.uniform(low, high)
+        if high < max_delay:
+            low = high
+
+
+class Reconnecting:
+    """What ``reconnect`` is made of: a context manager for one connection, an iterator over many.
+
+    Args:
+        opener: opens the connections.
+        process_exception: judges what went wrong: None to try again, else what to raise.
+        reconnect_delays: called at the first failure in a row, for the delays in seconds.
+    """
+
+    def __init__(
+        self,
+        opener: Opener,
+        process_exception: Callable[[Exception], Exception | None],
+        reconnect_delays: Callable[[], Iterable[float]],
+    ) -> None:
+        self._opener = opener
+        self._process_exception = process_exception
+        self._reconnect_delays = reconnect_delays
+        self._logger = opener.logger or logging.getLogger("fullduplex.client")
+        self._stopped = threading.Event()
+        # Guards the sets below; never held while waiting.
+        self._lock = threading.Lock()
+        self._attempts: set[Cancel] = set()
+        self._connections: set[Any] = set()
+        self._entered: list[Any] = []
+
+    # One connection
+
+    def __enter__(self) -> Any:
+        connection = self._open()
+        self._entered.append(connection)
+        return connection
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        connection = self._entered.pop()
+        try:
+            connection.__exit__(exc_type, exc_value, traceback)
+        finally:
+            self._forget(connection)
+
+    def _open(self) -> Any:
+        """Open a connection that `stop` knows of."""
+        cancel = Cancel()
+        with self._lock:
+            if self._stopped.is_set():
+                raise ConnectionAbortedError("reconnecting was stopped")
+            self._attempts.add(cancel)
+        try:
+            connection = self._opener.open(cancel)
+        except Exception as exc:
+            if self._stopped.is_set():
+                raise ConnectionAbortedError("reconnecting was stopped") from exc
+            raise
+        finally:
+            with self._lock:
+                self._attempts.discard(cancel)
+        with self._lock:
+            self._connections.add(connection)
+        if self._stopped.is_set():
+            connection.close(CloseCode.GOING_AWAY)
+        return connection
+
+    def _forget(self, connection: Any) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+
+    # Many connections
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._opener.sock is not None:
+            raise ValueError("cannot reconnect with a preexisting socket")
+        return self._connect_for_ever()
+
+    def _connect_for_ever(self) -> Iterator[Any]:
+        delays: Iterator[float] | None = None
+        while not self._stopped.is_set():
+            try:
+                connection = self._open()
+            except Exception as exc:
+                if self._stopped.is_set():
+                    return
+                self._judge(exc)
+                reason = "".join(traceback.format_exception_only(exc)).partition("\n")[0]
+            else:
+                try:
+                    yield connection
+                finally:
+                    connection.close()
+                    self._forget(connection)
+                if not was_dropped(connection):
+                    delays = None
+                    continue
+                reason = "the connection was dropped before it brought a message"
+            if delays is None:
+                delays = iter(self._reconnect_delays())
+            delay = next(delays)
+            self._logger.info("connecting again in %.1f seconds: %s", delay, reason)
+            self._stopped.wait(delay)
+
+    def _judge(self, exc: Exception) -> None:
+        """Raise what ends the iteration, if the exception does."""
+        verdict = self._process_exception(exc)
+        if verdict is exc:
+            raise exc
+        if verdict is not None:
+            raise verdict from exc
+
+    # Stopping
+
+    def stop(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Stop connecting, for good; from any thread, as often as one likes.
+
+        A thread that waits for the next attempt, or is in the midst of one, is woken, and iteration
+        ends. The open connections are closed, so that the threads which use them come to the end of
+        their work.
+
+        Args:
+            code: close code for the open connections.
+            reason: close reason for them.
+
+        Raises:
+            ProtocolError: for a code that may not be sent or a reason that is too long.
+        """
+        self._stopped.set()
+        with self._lock:
+            attempts, connections = list(self._attempts), list(self._connections)
+        for attempt in attempts:
+            attempt.cancel()
+        for connection in connections:
+            connection.close(code, reason)
+
+
+def was_dropped(connection: Any) -> bool:
+    """Tell whether the server dropped a closed connection before it sent any message."""
+    return connection.close_code in _DROPPED and not connection.counters["messages_received"]
