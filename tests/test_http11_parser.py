@@ -802,3 +802,15 @@ def test_what_we_accept_means_the_same_to_others(fd, first, lines):
         request.headers.raw_items()
     )
     assert peer.trailing_data[0] == leftover
+
+
+@pytest.mark.parametrize("size", [63, 64, 65])
+def test_whole_heads_near_the_limit_of_a_line(fd, limits, size):
+    """Where reading a head at once gives way to going through its lines."""
+    head = b"GET / HTTP/1.1\r\nHost: "
+    head += b"h" * (size - len(head) - 4) + b"\r\n\r\n"
+    for pieces in ([head + b"x"], bytewise(head + b"x")):
+        parser = fd.http11_parser.RequestParser()
+        request = feed_all(parser, pieces)
+        assert len(request.headers["Host"]) == size - 26
+        assert parser.leftover == b"x"
