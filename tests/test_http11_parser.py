@@ -339,9 +339,10 @@ def test_too_long_header_line_is_named(fd, limits):
 def test_number_of_headers(fd, limits):
     data = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 4
     assert len(fd.http11_parser.RequestParser().feed(data + b"\r\n").headers.get_all("a")) == 4
-    exc = failure(fd.http11_parser.RequestParser, data + b"a: b\r\n")
-    assert type(exc) is fd.exceptions.TooManyHeaders
-    assert str(exc) == "more than 4 headers"
+    for rest in (b"a: b\r\n", b"a: b\r\n\r\n"):
+        exc = failure(fd.http11_parser.RequestParser, data + rest)
+        assert type(exc) is fd.exceptions.TooManyHeaders
+        assert str(exc) == "more than 4 headers"
 
 
 @pytest.mark.parametrize(
