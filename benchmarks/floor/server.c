@@ -39,11 +39,8 @@ static void echo(int fd, size_t size)
     uint8_t header[MAX_HEADER];
     size_t in = put_header(header, OP_BINARY, size, 1) + size;
     size_t out = put_header(header, OP_BINARY, size, 0) + size;
-    uint8_t *buffer = malloc(in);
+    uint8_t *buffer = buffer_of(in);
 
-    if (buffer == NULL)
-        die("malloc");
-    memset(buffer, 0, in);
     while (recv_or_end(fd, buffer, in))
         send_all(fd, buffer, out);
     free(buffer);
@@ -53,10 +50,8 @@ static void source(int fd, const uint8_t *frame, size_t frame_size)
 {
     /* Small frames go out many to a call, so that the receiver is what is measured. */
     size_t per_batch = frame_size < BATCH ? BATCH / frame_size : 1;
-    uint8_t *batch = malloc(per_batch * frame_size), request[64];
+    uint8_t *batch = buffer_of(per_batch * frame_size), request[64];
 
-    if (batch == NULL)
-        die("malloc");
     for (size_t i = 0; i < per_batch; i++)
         memcpy(batch + i * frame_size, frame, frame_size);
     for (;;) {
@@ -79,7 +74,7 @@ static void source(int fd, const uint8_t *frame, size_t frame_size)
 
 static void sink(int fd)
 {
-    static uint8_t buffer[SINK_BUFFER];
+    static uint8_t buffer[SINK_BUFFER] __attribute__((aligned(ALIGNMENT)));
     size_t used = 0, skip = 0; /* skip: bytes of a payload that are still to come */
 
     for (;;) {

@@ -17,6 +17,15 @@ void die(const char *what)
     exit(1);
 }
 
+void *buffer_of(size_t size)
+{
+    void *buffer = aligned_alloc(ALIGNMENT, (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+    if (buffer == NULL)
+        die("aligned_alloc");
+    memset(buffer, 0, size);
+    return buffer;
+}
+
 uint64_t now_ns(void)
 {
     struct timespec t;
@@ -277,9 +286,7 @@ int get_header(const uint8_t *data, size_t available, struct frame *frame)
 uint8_t *make_frame(const char *payload_file, size_t size, unsigned opcode, int masked,
                     size_t *frame_size)
 {
-    uint8_t *data = malloc(MAX_HEADER + size + 1);
-    if (data == NULL)
-        die("malloc");
+    uint8_t *data = buffer_of(MAX_HEADER + size);
     size_t header = put_header(data, opcode, size, masked);
     memset(data + header, 'f', size);
     if (payload_file != NULL) {
