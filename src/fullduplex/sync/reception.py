@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
+from ..http11 import SERVER
 from ..server import ServerProtocol
 from ..stream import Stream, TLSStream, open_stream
 from .core import queue_limits
@@ -18,10 +20,11 @@ if TYPE_CHECKING:
     import re
 
     from ..extensions.base import ServerExtensionFactory
+    from ..http11 import Request, Response
     from ..typing import LoggerLike, Origin, Subprotocol
     from .server import Server
 
-__all__ = ["Options", "Reception"]
+__all__ = ["Options", "Reception", "make_options", "run_handler"]
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class Options:
     close_timeout: float | None = 10
     max_size: int | tuple[int | None, int | None] | None = 2**20
     max_queue: int | tuple[int | None, int | None] | None = 16
+    logger: LoggerLike | None = None
     create_connection: Callable[..., ServerConnection] = ServerConnection
 
     def check(self) -> None:
@@ -83,6 +87,40 @@ class Options:
         )
 
 
+def make_options(
+    *,
+    ssl: ssl.SSLContext | None = None,
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[ServerExtensionFactory] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: Callable[[Any, Sequence[Subprotocol]], Subprotocol | None] | None = None,
+    compression: str | None = "deflate",
+    process_request: Callable[[Any, Request], Response | None] | None = None,
+    process_response: Callable[[Any, Request, Response], Response | None] | None = None,
+    server_header: str | None = SERVER,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **others: Any,
+) -> Options:
+    """Make options out of arguments as `serve` takes them.
+
+    Raises:
+        TypeError, ValueError: for arguments that make no sense.
+    """
+    if compression not in (None, "deflate"):
+        raise ValueError(f"unsupported compression: {compression}")
+    if compression is not None:
+        extensions = enable_server_permessage_deflate(extensions)
+    return Options(
+        ssl=ssl,
+        origins=origins,
+        extensions=extensions,
+        subprotocols=subprotocols,
+        hooks=Hooks(process_request, process_response, select_subprotocol, server_header),
+        create_connection=create_connection or ServerConnection,
+        **others,
+    )
+
+
 class Reception:
     """Serves accepted sockets. Called by many threads at once, each with a socket of its own.
 
@@ -113,8 +151,16 @@ class Reception:
             server.end_opening(sock)
             if connection is None:
                 sock.close()
-        if connection is not None:
-            self._handle(connection)
+        if connection is None:
+            return
+        try:
+            if server.closing:  # its shutdown may not have seen this one
+                connection.close(CloseCode.GOING_AWAY)
+            else:
+                connection.start_keepalive()
+                run_handler(connection, self.handler)
+        finally:
+            server.forget(connection)
 
     def _open(self, sock: Any, address: Any) -> ServerConnection | None:
         """Do the handshakes; None if the connection was refused."""
@@ -135,24 +181,17 @@ class Reception:
                 connection._stream.close()
         return connection if opened else None
 
-    def _handle(self, connection: ServerConnection) -> None:
-        """Run the handler, then close."""
-        server = self.server
-        code = CloseCode.GOING_AWAY
-        try:
-            if not server.closing:
-                connection.start_keepalive()
-                self.handler(connection)
-                code = CloseCode.NORMAL_CLOSURE
-        except BaseException:
-            code = CloseCode.INTERNAL_ERROR
-            connection.logger.error("connection handler failed", exc_info=True)
-        finally:
-            try:
-                connection.close(code)
-            finally:
-                server.forget(connection)
-        connection.logger.info("connection closed")
+
+def run_handler(connection: ServerConnection, handler: Callable[[Any], None]) -> None:
+    """Run the application's handler, then close: with 1000, or 1011 if it raised something."""
+    code = CloseCode.NORMAL_CLOSURE
+    try:
+        handler(connection)
+    except BaseException:  # also SystemExit: it ends no more than the handler
+        code = CloseCode.INTERNAL_ERROR
+        connection.logger.error("connection handler failed", exc_info=True)
+    connection.close(code)
+    connection.logger.info("connection closed")
 
 
 def start_tls(sock: Any, context: ssl.SSLContext, deadline: float | None) -> Stream:

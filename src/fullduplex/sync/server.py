@@ -28,7 +28,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import Close, CloseCode
 from ..http11 import SERVER
 from ..protocol import State
@@ -44,8 +43,8 @@ from .listening import (
     socket_file_identity,
     systemd_sockets,
 )
-from .reception import Options, Reception
-from .server_connection import LINGER, Hooks, ServerConnection
+from .reception import Reception, make_options
+from .server_connection import LINGER, ServerConnection
 from .service import get_service
 from .workers import Workers
 
@@ -426,23 +425,23 @@ def serve(
         OSError: if it is not possible to listen there.
         TypeError, ValueError: for arguments that make no sense.
     """
-    if compression not in (None, "deflate"):
-        raise ValueError(f"unsupported compression: {compression}")
-    if compression is not None:
-        extensions = enable_server_permessage_deflate(extensions)
-    options = Options(
+    options = make_options(
         ssl=ssl,
         origins=origins,
         extensions=extensions,
         subprotocols=subprotocols,
-        hooks=Hooks(process_request, process_response, select_subprotocol, server_header),
+        select_subprotocol=select_subprotocol,
+        compression=compression,
+        process_request=process_request,
+        process_response=process_response,
+        server_header=server_header,
         open_timeout=open_timeout,
         ping_interval=ping_interval,
         ping_timeout=ping_timeout,
         close_timeout=close_timeout,
         max_size=max_size,
         max_queue=max_queue,
-        create_connection=create_connection or ServerConnection,
+        create_connection=create_connection,
     )
     options.check()
     reception = Reception(handler, options)
