@@ -8,6 +8,7 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -41,10 +42,13 @@ class Process:
 
     def __init__(self, command: list[str], core: int, environment: dict[str, str]) -> None:
         self.command = ["taskset", "-c", str(core), *command]
+        # In a file, so that a talkative peer neither blocks nor disturbs the progress bar.
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self.child = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self.errors,
             cwd=paths.ROOT,
             env=os.environ | environment,
             bufsize=0,
@@ -67,8 +71,7 @@ class Process:
                 raise BenchmarkError(f"no answer in {timeout:.0f} s")
             data = os.read(self.output.fileno(), 65536)
             if not data:
-                code = self.child.wait()
-                raise BenchmarkError(f"the process ended with status {code}")
+                raise self.ended()
             self.pending += data
         line, _, self.pending = self.pending.partition(b"\n")
         return line.decode()
@@ -78,11 +81,18 @@ class Process:
         try:
             self.input.write(command.encode() + b"\n")
         except BrokenPipeError:
-            raise BenchmarkError(f"the process ended with status {self.child.wait()}") from None
+            raise self.ended() from None
         status, _, rest = self.line(timeout).partition(" ")
         if status != "ok":
             raise BenchmarkError(rest or status)
         return int(rest)
+
+    def ended(self) -> BenchmarkError:
+        """The error for a process that is no more, with the last thing that it said."""
+        status = self.child.wait()
+        self.errors.seek(0)
+        words = self.errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+        return BenchmarkError(words or f"the process ended with status {status}")
 
     def cpu_ns(self) -> int:
         """CPU time of all threads of the process, those that have ended included."""
@@ -92,6 +102,7 @@ class Process:
     def stop(self) -> None:
         self.child.kill()
         self.child.wait()
+        self.errors.close()
         self.input.close()
         self.output.close()
 
