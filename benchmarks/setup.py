@@ -71,7 +71,8 @@ def install(python: str | None) -> None:
     again = [*pip, "--force-reinstall", "--no-deps", str(paths.ROOT)]
     subprocess.run(again, check=True, env=strict)
     if shutil.which("npm"):
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+        command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
+        command += ["--ignore-scripts", "--silent"]
         subprocess.run(command, check=True, cwd=paths.NODE)
     print(f"ready: {environment_python} -m benchmarks run")
 
