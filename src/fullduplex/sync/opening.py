@@ -57,6 +57,10 @@ OPEN: Final = State.OPEN
 RECEIVE_SIZE: Final = 16384
 """Bytes of the response, and of frames behind it, that are read at once."""
 
+# What most callers want is made once.
+_DEFLATE: Final = enable_client_permessage_deflate(None)
+_PLAIN_DIAL: Final = DialOptions()
+
 _DIAL_OPTIONS: Final = frozenset(field.name for field in dataclasses.fields(DialOptions))
 
 # What nobody sends twice: the caller's header replaces ours.
@@ -111,7 +115,7 @@ class Opener:
         if ssl is not None and not self.uri.secure:
             raise ValueError("ssl is incompatible with a ws:// URI")
         if compression == "deflate":
-            extensions = enable_client_permessage_deflate(extensions)
+            extensions = enable_client_permessage_deflate(extensions) if extensions else _DEFLATE
         elif compression is not None:
             raise ValueError(f"unsupported compression: {compression}")
         if subprotocols is not None:
@@ -120,7 +124,7 @@ class Opener:
         self.sock = sock
         self.path = path
         self.address = address
-        self.dial_options = _dial_options(kwargs) if kwargs else DialOptions()
+        self.dial_options = _dial_options(kwargs) if kwargs else _PLAIN_DIAL
         self.ssl = ssl
         self.server_hostname = server_hostname
         self.origin = origin

@@ -177,7 +177,10 @@ def _nothing_set() -> bool:
     loaded = sys.modules.get("urllib.request")
     if loaded is not None and loaded.getproxies is not loaded.getproxies_environment:
         return False  # somebody brought settings of another kind
-    return not any(name[-6:].lower() == "_proxy" for name in os.environ)
+    raw = getattr(os.environ, "_data", None)  # reading it through its front door takes 10 µs
+    if raw is not None and os.name == "posix":
+        return b"_proxy" not in b"\0".join(raw).lower()
+    return "_proxy" not in "\0".join(os.environ).lower()
 
 
 # Tunnels
