@@ -377,15 +377,17 @@ def test_open_timeout_passes_in_process_request(fd):
     def process_request(connection, request):
         done.wait(TIMEOUT)
 
-    with running(fd, process_request=process_request, open_timeout=0.05) as run:
-        with run.connect() as sock:
-            sock.sendall(request())
-            threading.Timer(0.1, done.set).start()
-            assert read_all(sock) == b""
+    with (
+        running(fd, process_request=process_request, open_timeout=0.05) as run,
+        run.connect() as sock,
+    ):
+        sock.sendall(request())
+        threading.Timer(0.1, done.set).start()
+        assert read_all(sock) == b""
 
 
 def test_bytes_behind_the_request_wait_for_the_101(fd):
-    """They are taken as frames, but not before the answer: here they are wrong, and come too early."""
+    """They are taken as frames, not before the answer: here they are wrong, and too early."""
     with running(fd) as run:
         response = run.exchange(request() + b"\x81\x05hello")
     head, _, frames = response.partition(b"\r\n\r\n")
@@ -425,11 +427,11 @@ def test_compression_that_is_unknown(fd):
 def test_extensions_of_the_application_win(fd):
     pmd = fd.extensions.permessage_deflate
     ours = pmd.ServerPerMessageDeflateFactory(server_no_context_takeover=True)
-    with running(fd, extensions=[ours]) as run:
-        with run.dial(extensions=[pmd.ClientPerMessageDeflateFactory()]) as client:
-            assert (
-                "server_no_context_takeover" in client.response.headers["Sec-WebSocket-Extensions"]
-            )
+    with (
+        running(fd, extensions=[ours]) as run,
+        run.dial(extensions=[pmd.ClientPerMessageDeflateFactory()]) as client,
+    ):
+        assert "server_no_context_takeover" in client.response.headers["Sec-WebSocket-Extensions"]
 
 
 def test_subprotocols(fd):
@@ -496,9 +498,11 @@ def test_process_request_lets_pass(fd):
     def handler(connection):
         connection.send(connection.tenant)
 
-    with running(fd, handler, process_request=process_request, origins=[None]) as run:
-        with run.dial(headers={"X-Tenant": "me"}, origin="https://evil.com") as client:
-            assert client.recv() == "me"
+    with (
+        running(fd, handler, process_request=process_request, origins=[None]) as run,
+        run.dial(headers={"X-Tenant": "me"}, origin="https://evil.com") as client,
+    ):
+        assert client.recv() == "me"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "BREW"])
@@ -640,10 +644,12 @@ def test_create_connection_may_be_any_function(fd):
         return fd.sync.server.ServerConnection(sock, protocol, server, **kwargs)
 
     create_connection = functools.partial(create, "x")
-    with running(fd, echo, create_connection=create_connection, max_queue=3) as run:
-        with run.dial() as client:
-            client.send("x")
-            assert client.recv() == "x"
+    with (
+        running(fd, echo, create_connection=create_connection, max_queue=3) as run,
+        run.dial() as client,
+    ):
+        client.send("x")
+        assert client.recv() == "x"
     ((prefix, kwargs),) = calls
     assert prefix == "x"
     assert kwargs == {"ping_interval": 20, "ping_timeout": 20, "close_timeout": 2, "max_queue": 3}
@@ -705,9 +711,12 @@ def test_debug_log_has_the_handshake(fd, caplog):
 
 
 def test_handler_returns(fd):
-    with running(fd, lambda c: None) as run, run.dial() as client:
-        with pytest.raises(fd.exceptions.ConnectionClosedOK) as caught:
-            client.recv()
+    with (
+        running(fd, lambda c: None) as run,
+        run.dial() as client,
+        pytest.raises(fd.exceptions.ConnectionClosedOK) as caught,
+    ):
+        client.recv()
     assert caught.value.rcvd == fd.frames.Close(1000, "")
 
 
@@ -716,18 +725,24 @@ def test_handler_raises(fd, caplog, error):
     def handler(connection):
         raise error
 
-    with running(fd, handler) as run, run.dial() as client:
-        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
-            client.recv()
+    with (
+        running(fd, handler) as run,
+        run.dial() as client,
+        pytest.raises(fd.exceptions.ConnectionClosedError) as caught,
+    ):
+        client.recv()
     assert caught.value.rcvd == fd.frames.Close(1011, "")
     (record,) = errors_in(caplog)
     assert record.exc_info[0] is error
 
 
 def test_handler_has_closed_already(fd):
-    with running(fd, lambda c: c.close(3000, "bye")) as run, run.dial() as client:
-        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
-            client.recv()
+    with (
+        running(fd, lambda c: c.close(3000, "bye")) as run,
+        run.dial() as client,
+        pytest.raises(fd.exceptions.ConnectionClosedError) as caught,
+    ):
+        client.recv()
     assert caught.value.rcvd == fd.frames.Close(3000, "bye")
 
 
@@ -785,10 +800,9 @@ def test_health_checks_are_answered_when_there_are_too_many_connections(fd):
     def process_request(connection, request):
         return connection.respond(200, "OK") if request.path == "/health" else None
 
-    with running(fd, echo, max_connections=1, process_request=process_request) as run:
-        with run.dial():
-            assert status_of(run.exchange(request("/health"))) == 200
-            assert status_of(run.exchange(request("/"))) == 503
+    with running(fd, echo, max_connections=1, process_request=process_request) as run, run.dial():
+        assert status_of(run.exchange(request("/health"))) == 200
+        assert status_of(run.exchange(request("/"))) == 503
 
 
 def test_max_handshakes_bounds_threads(fd):

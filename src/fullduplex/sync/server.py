@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ..exceptions import ProtocolError
 from ..frames import Close, CloseCode
 from ..http11 import SERVER
 from ..protocol import State
@@ -154,17 +155,26 @@ class Server:
         try:
             if self._workers.pid != os.getpid():  # forked meanwhile: the threads are not here
                 self._workers = Workers(self._workers.name)
-            acceptor = Acceptor(self.sockets, self._dispatch, self._may_accept, self.logger)
-            self._acceptor = acceptor
-            try:
-                if not self.closing:
-                    acceptor.run()
-            finally:
-                self._acceptor = None
-                acceptor.close()
+            if self.closing:
+                return
+            self._accept_all()
+        except OSError:
+            if not self.closing:  # else a signal handler has closed the sockets under us
+                raise
         finally:
             self._loop_thread = None
             self._loop_ended.set()
+
+    def _accept_all(self) -> None:
+        acceptor = Acceptor(self.sockets, self._dispatch, self._may_accept, self.logger)
+        self._acceptor = acceptor
+        try:
+            # Who shuts the server down sets this first, and looks for the acceptor then.
+            if not self.closing:
+                acceptor.run()
+        finally:
+            self._acceptor = None
+            acceptor.close()
 
     def _may_accept(self) -> bool:
         return self._max_handshakes is None or len(self._opening) < self._max_handshakes
@@ -247,8 +257,8 @@ class Server:
             ProtocolError: for a code or reason that may not be sent; nothing happened.
         """
         close = Close(code, reason)
-        close.check()
-        close.serialize()
+        if len(close.serialize()) > 125:
+            raise ProtocolError("close reason too long")
         if not close_connections and self._workers.in_task():
             raise RuntimeError("a handler cannot wait for all handlers")
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -314,12 +324,12 @@ def begin_close(connection: ServerConnection, close: Close, deadline: float | No
     """Begin the closing handshake without waiting; `Connection.close` goes on with it."""
     protocol = connection.protocol
     with connection._changed:
-        if protocol.state is not OPEN:
-            return
-        if protocol.outgoing:
+        if protocol.state is OPEN and protocol.outgoing:
             protocol.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
-        else:
+        elif protocol.state is OPEN:
             protocol.send_close(close.code, close.reason)
+        elif protocol.state is not State.CLOSING:
+            return
     connection._closing()
     due = connection._close_deadline
     if deadline is not None and (due is None or due > deadline):

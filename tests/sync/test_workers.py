@@ -1,0 +1,199 @@
+"""Threads that are used again."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+import pytest
+
+from .serving import TIMEOUT, eventually
+
+
+@pytest.fixture
+def workers(fd):
+    pool = fd.sync.workers.Workers("test worker")
+    yield pool
+    pool.stop()
+    assert pool.wait(TIMEOUT)
+    assert not [t for t in threading.enumerate() if t.name == "test worker"]
+
+
+class Task:
+    """A task that lasts until it is released."""
+
+    def __init__(self) -> None:
+        self.started, self.release, self.done = (threading.Event() for _ in range(3))
+        self.thread: threading.Thread | None = None
+
+    def __call__(self, *args):
+        self.thread = threading.current_thread()
+        self.args = args
+        self.started.set()
+        assert self.release.wait(TIMEOUT)
+        self.done.set()
+
+
+def test_runs_with_arguments(workers):
+    task = Task()
+    task.release.set()
+    workers.run(task, 1, 2)
+    assert task.done.wait(TIMEOUT)
+    assert task.args == (1, 2)
+    assert task.thread.name == "test worker"
+    assert task.thread.daemon
+
+
+def test_tasks_at_once_have_threads_of_their_own(workers):
+    tasks = [Task() for _ in range(5)]
+    for task in tasks:
+        workers.run(task)
+    for task in tasks:
+        assert task.started.wait(TIMEOUT)
+        task.release.set()
+    assert len({task.thread for task in tasks}) == 5
+
+
+def test_threads_are_used_again(workers):
+    threads = set()
+    for _ in range(20):
+        task = Task()
+        task.release.set()
+        workers.run(task)
+        assert task.done.wait(TIMEOUT)
+        threads.add(task.thread)
+        eventually(lambda: workers._idle)
+    assert len(threads) == 1
+
+
+def test_idle_threads_end(fd, workers, monkeypatch):
+    monkeypatch.setattr(fd.sync.workers, "IDLE_TIME", 0.01)
+    task = Task()
+    task.release.set()
+    workers.run(task)
+    assert task.done.wait(TIMEOUT)
+    task.thread.join(TIMEOUT)
+    assert not task.thread.is_alive()
+    assert not workers._idle
+    # And the next task gets a new one.
+    task = Task()
+    task.release.set()
+    workers.run(task)
+    assert task.done.wait(TIMEOUT)
+
+
+def test_task_that_comes_as_the_time_is_over(fd, workers, monkeypatch):
+    """Many times over, so that the end of the time and the next task meet."""
+    monkeypatch.setattr(fd.sync.workers, "IDLE_TIME", 0.0005)
+    ran = threading.Semaphore(0)
+    pause = threading.Event()
+    for number in range(500):
+        workers.run(ran.release)
+        assert ran.acquire(timeout=TIMEOUT), number
+        pause.wait(0.0001 * (number % 10))
+
+
+def test_task_given_to_a_worker_whose_time_is_over(fd):
+    """The same, step by step: it is taken after it gave up waiting, before it could leave."""
+    pool = fd.sync.workers.Workers("test worker")
+    worker = fd.sync.workers.Worker()
+
+    class Wakeup:
+        def __init__(self, lock):
+            self.lock = lock
+
+        def acquire(self, timeout=-1):
+            if timeout == -1:
+                return self.lock.acquire()
+            assert pool._idle.popitem()[0] is worker  # what run() does
+            worker.task = (print, ())
+            self.lock.release()
+            return False
+
+    worker.wakeup = Wakeup(worker.wakeup)
+    assert pool._park(worker) is True
+    assert not pool._idle
+
+
+def test_failure_of_a_task_ends_its_thread_only(workers, monkeypatch):
+    failed = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda args: failed.set())
+
+    def task():
+        raise LookupError
+
+    workers.run(task)
+    assert failed.wait(TIMEOUT)
+    eventually(lambda: not workers._alive)
+    assert not workers._busy
+
+
+def test_thread_that_cannot_start(workers, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError):
+            workers.run(print)
+    assert not workers._busy
+    assert not workers._alive
+
+
+def test_wait_is_for_threads_that_are_busy(workers):
+    task = Task()
+    workers.run(task)
+    assert task.started.wait(TIMEOUT)
+    workers.stop()
+    assert not workers.wait(0.02)
+    task.release.set()
+    assert workers.wait(TIMEOUT)
+
+
+def test_wait_in_a_task_leaves_itself_out(workers):
+    results = []
+    done = threading.Event()
+
+    def task():
+        results.append(workers.in_task())
+        workers.stop()
+        results.append(workers.wait(TIMEOUT))
+        done.set()
+
+    workers.run(task)
+    assert done.wait(TIMEOUT)
+    assert results == [True, True]
+    assert not workers.in_task()
+
+
+def test_tasks_after_stop_still_run(workers):
+    """A connection may have been accepted just before."""
+    workers.stop()
+    done = threading.Event()
+    workers.run(done.set)
+    assert done.wait(TIMEOUT)
+
+
+def test_idle_threads_keep_nothing_alive(workers):
+    task = Task()
+    task.release.set()
+    reference = weakref.ref(task)
+    workers.run(task)
+    assert task.done.wait(TIMEOUT)
+    eventually(lambda: workers._idle)
+    del task
+    eventually(lambda: reference() is None)
+
+
+def test_daemon_threads_may_be_forbidden(fd, monkeypatch):
+    """As in some subinterpreters."""
+    real = threading.Thread
+
+    def make(*args, daemon=None, **kwargs):
+        if daemon:
+            raise RuntimeError("daemon threads are disabled in this interpreter")
+        return real(*args, daemon=daemon, **kwargs)
+
+    monkeypatch.setattr(threading, "Thread", make)
+    thread = fd.sync.workers.make_thread(print, "x")
+    assert thread.daemon is False
