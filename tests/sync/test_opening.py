@@ -595,7 +595,10 @@ def test_tls_in_tls_is_read_to_its_end_when_nobody_waits(
         inner = TLSSocket(sock, server_context)
         inner.sendall(switching(read_head(inner)))
         for _ in range(5):
-            send_at_once(inner, *(frame(1, b"x") for _ in range(2)), frame(9, b"ping"))
+            # A large message is received piece by piece, with nothing else in memory.
+            large = b"\x82\x7e\xea\x60" + 60000 * b"y"
+            pieces = (large[i : i + 6000] for i in range(0, len(large), 6000))
+            send_at_once(inner, frame(2, b"x"), *pieces, frame(9, b"ping"))
             pongs.append(read_frame(inner))
         serve_echo(inner)
 
@@ -604,6 +607,7 @@ def test_tls_in_tls_is_read_to_its_end_when_nobody_waits(
         connect_in_tls(fd, peer.port, client_context) as websocket,
     ):
         peer.wait(lambda: len(pongs) == 5)
-        for _ in range(10):
-            assert websocket.recv(timeout=0) == "x"
+        for _ in range(5):
+            assert websocket.recv(timeout=0) == b"x"
+            assert websocket.recv(timeout=0) == 60000 * b"y"
     assert pongs == 5 * [(10, b"ping")]

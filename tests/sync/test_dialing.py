@@ -1,0 +1,459 @@
+"""Looking up names, and reaching one of several addresses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from .peers import Peer, black_hole, free_port, no_leak, silent
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
+def entry(host: str, port: int) -> Any:
+    """Make one of the entries that getaddrinfo() gives."""
+    address = (host, port, 0, 0) if ":" in host else (host, port)
+    return (V6 if ":" in host else V4, socket.SOCK_STREAM, 6, "", address)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Names that getaddrinfo() knows: lists of entries, or functions that give them."""
+    table: dict[str, Any] = {}
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host not in table:
+            return real(host, *args, **kwargs)
+        found = table[host]
+        return found() if callable(found) else found
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return table
+
+
+def dial(
+    fd: ModuleType, host: str, port: int, timeout: float | None = 5, cancel: Any = None, **kw: Any
+) -> socket.socket:
+    dialing = fd.sync.dialing
+    deadline = None if timeout is None else time.monotonic() + timeout
+    sock: socket.socket = dialing.dial(host, port, dialing.DialOptions(**kw), deadline, cancel)
+    return sock
+
+
+# Looking up
+
+
+def test_numbers_are_not_looked_up(fd: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "Thread", None)
+    look_up = fd.sync.dialing.look_up
+    assert look_up("::1", 80, 1.0) == [(V6, ("::1", 80, 0, 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    assert look_up("192.0.2.1", 80, 1.0) == [(V4, ("192.0.2.1", 80))]
+
+
+def test_localhost_needs_no_thread(fd: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "Thread", None)
+    addresses = fd.sync.dialing.look_up("localhost", 80, 1.0)
+    assert {address[1][0] for address in addresses} <= {"127.0.0.1", "::1"}
+
+
+def test_a_name_is_looked_up_in_a_thread_if_there_is_a_deadline(
+    fd: ModuleType, names: dict[str, Any]
+) -> None:
+    threads = []
+
+    def found() -> Any:
+        threads.append(threading.current_thread())
+        return [entry("192.0.2.1", 80)]
+
+    names["host.example"] = found
+    for deadline in (None, time.monotonic() + 5):
+        found_now = fd.sync.dialing.look_up("host.example", 80, deadline)
+        assert found_now == [(V4, ("192.0.2.1", 80))]
+    assert threads[0] is threading.current_thread()
+    assert threads[1] is not threading.current_thread()
+    assert threads[1].daemon
+
+
+def test_a_look_up_that_never_ends(fd: ModuleType, names: dict[str, Any]) -> None:
+    release = threading.Event()
+
+    def found() -> Any:
+        release.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "too late")
+
+    names["slow.example"] = found
+    try:
+        with pytest.raises(TimeoutError, match=r"timed out while looking up 'slow\.example'"):
+            fd.sync.client.connect("ws://slow.example", proxy=None, open_timeout=0.05)
+    finally:
+        release.set()
+
+
+def test_an_unknown_name(fd: ModuleType, names: dict[str, Any]) -> None:
+    def fail() -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    names["host.invalid"] = fail
+    for timeout in (None, 5):
+        with pytest.raises(socket.gaierror) as raised:
+            fd.sync.client.connect("ws://host.invalid", proxy=None, open_timeout=timeout)
+        assert str(raised.value) == (
+            f"[Errno {socket.EAI_NONAME}] Name or service not known while looking up 'host.invalid'"
+        )
+        assert raised.value.errno == socket.EAI_NONAME
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", "a..b", "a\0b", "1::2::3", "x:y"])
+def test_impossible_names(fd: ModuleType, host: str) -> None:
+    with pytest.raises((socket.gaierror, ValueError)):
+        dial(fd, host, 80)
+
+
+def test_families_take_turns(fd: ModuleType) -> None:
+    interleave = fd.sync.dialing.interleave
+    six = [(V6, i) for i in range(4)]
+    four = [(V4, i) for i in range(2)]
+    assert interleave(six + four) == [six[0], four[0], six[1], four[1], six[2], six[3]]
+    assert interleave(four + six) == [four[0], six[0], four[1], six[1], six[2], six[3]]
+    assert interleave(six) == six
+    assert interleave([]) == []
+
+
+# One address
+
+
+def test_one_address(fd: ModuleType) -> None:
+    with Peer(silent) as peer, no_leak(fd), dial(fd, "127.0.0.1", peer.port) as sock:
+        assert sock.getpeername() == ("127.0.0.1", peer.port)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+def test_without_a_deadline(fd: ModuleType) -> None:
+    with Peer(silent) as peer, dial(fd, "127.0.0.1", peer.port, timeout=None) as sock:
+        assert sock.getpeername() == ("127.0.0.1", peer.port)
+
+
+def test_a_deadline_that_has_passed(fd: ModuleType, names: dict[str, Any]) -> None:
+    with black_hole() as port, no_leak(fd):
+        for host in ("127.0.0.1", "two.example"):
+            names["two.example"] = [entry("127.0.0.1", port), entry("127.0.0.2", port)]
+            with pytest.raises(TimeoutError, match=f"while connecting to {host}:{port}"):
+                dial(fd, host, port, timeout=-1)
+
+
+def test_the_address_behind_a_name_is_in_the_message(fd: ModuleType, names: dict[str, Any]) -> None:
+    port = free_port()
+    names["one.example"] = [entry("127.0.0.1", port)]
+    with pytest.raises(ConnectionRefusedError, match=rf"one\.example:{port} \(127\.0\.0\.1:"):
+        dial(fd, "one.example", port)
+    with black_hole() as hole:
+        names["one.example"] = [entry("127.0.0.1", hole)]
+        with pytest.raises(TimeoutError, match=rf"one\.example:{hole} \(127\.0\.0\.1:"):
+            dial(fd, "one.example", hole, timeout=0.05)
+
+
+def test_timeout_limits_connecting_alone(fd: ModuleType) -> None:
+    with black_hole() as port, no_leak(fd):
+        for open_timeout in (None, 10):
+            with pytest.raises(TimeoutError):
+                fd.sync.client.connect(
+                    f"ws://127.0.0.1:{port}", proxy=None, open_timeout=open_timeout, timeout=0.05
+                )
+
+
+def test_source_address(fd: ModuleType) -> None:
+    with Peer(silent) as peer:
+        source = ("127.0.0.1", free_port())
+        with dial(fd, "127.0.0.1", peer.port, source_address=source) as sock:
+            assert sock.getsockname() == source
+
+
+def test_a_source_address_that_is_not_ours(fd: ModuleType) -> None:
+    with Peer(silent) as peer, no_leak(fd):
+        with pytest.raises(OSError, match=r"while connecting to 127\.0\.0\.1") as raised:
+            dial(fd, "127.0.0.1", peer.port, source_address=("192.0.2.1", 0))
+        assert raised.value.errno == errno.EADDRNOTAVAIL
+        del raised
+        assert peer.accepted == 0
+
+
+def test_socket_options(fd: ModuleType) -> None:
+    options = [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 0),
+    ]
+    with Peer(silent) as peer:
+        for host in ("127.0.0.1", "localhost"):
+            with dial(fd, host, peer.port, socket_options=options) as sock:
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
+
+
+def test_impossible_socket_options(fd: ModuleType) -> None:
+    with Peer(silent) as peer, no_leak(fd):
+        with pytest.raises(OSError, match=r"while connecting to 127\.0\.0\.1"):
+            dial(fd, "127.0.0.1", peer.port, socket_options=[(12345, 12345, 1)])
+        with pytest.raises(TypeError):
+            dial(fd, "127.0.0.1", peer.port, socket_options=[("a", "b", "c")])
+
+
+def test_all_errors(fd: ModuleType, names: dict[str, Any]) -> None:
+    port = free_port()
+    names["two.example"] = [entry("127.0.0.1", port), entry("127.0.0.2", port)]
+    for host, count in (("127.0.0.1", 1), ("two.example", 2)):
+        with no_leak(fd), pytest.raises(ExceptionGroup) as raised:
+            dial(fd, host, port, all_errors=True)
+        assert raised.value.message == f"could not connect to {host}:{port}"
+        for exc in raised.value.exceptions:
+            assert isinstance(exc, ConnectionRefusedError)
+            assert "refused while connecting to 127.0.0." in str(exc)
+        assert len(raised.value.exceptions) == count
+        del raised
+
+
+# Several addresses (RFC 8305)
+
+
+def test_the_next_address_is_tried_at_once_when_one_fails(
+    fd: ModuleType, names: dict[str, Any]
+) -> None:
+    with Peer(silent) as peer, no_leak(fd):
+        names["three.example"] = [
+            entry("::1", free_port()),
+            entry("127.0.0.2", free_port()),
+            entry("127.0.0.1", peer.port),
+        ]
+        begin = time.monotonic()
+        with dial(fd, "three.example", peer.port) as sock:
+            assert sock.getpeername() == ("127.0.0.1", peer.port)
+        assert time.monotonic() - begin < fd.sync.dialing.ATTEMPT_DELAY
+
+
+def test_the_next_address_is_tried_when_one_does_not_answer(
+    fd: ModuleType, names: dict[str, Any]
+) -> None:
+    with Peer(silent) as peer, black_hole() as hole, no_leak(fd):
+        names["two.example"] = [entry("127.0.0.1", hole), entry("127.0.0.1", peer.port)]
+        begin = time.monotonic()
+        with dial(fd, "two.example", peer.port) as sock:
+            assert sock.getpeername() == ("127.0.0.1", peer.port)
+        assert time.monotonic() - begin >= fd.sync.dialing.ATTEMPT_DELAY
+
+
+def test_the_first_that_answers_wins(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fd.sync.dialing, "ATTEMPT_DELAY", 0.01)
+    with Peer(silent) as peer, black_hole() as hole, no_leak(fd):
+        names["many.example"] = [entry("127.0.0.1", hole)] * 5 + [entry("127.0.0.1", peer.port)]
+        with dial(fd, "many.example", peer.port) as sock:
+            assert sock.getpeername() == ("127.0.0.1", peer.port)
+        assert peer.accepted == 1
+
+
+def test_no_address_answers(fd: ModuleType, names: dict[str, Any]) -> None:
+    one, two = free_port(), free_port()
+    names["two.example"] = [entry("127.0.0.1", one), entry("127.0.0.2", two)]
+    with no_leak(fd):
+        with pytest.raises(ConnectionRefusedError) as raised:
+            dial(fd, "two.example", 80)
+        text = str(raised.value)
+        assert "while connecting to two.example:80 (127.0.0.1:" in text
+        assert f"127.0.0.1:{one}: Connection refused" in text
+        assert f"127.0.0.2:{two}: Connection refused" in text
+        del raised
+
+
+def test_the_most_telling_failure_is_raised(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    names["two.example"] = [entry("::1", port), entry("127.0.0.1", port)]
+    real = socket.socket
+
+    def no_ipv6(family: int = V4, *args: Any, **kwargs: Any) -> socket.socket:
+        if family == V6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "socket", no_ipv6)
+    with pytest.raises(ConnectionRefusedError, match=r"\[::1\]:\d+: Address family"):
+        dial(fd, "two.example", port)
+    names["two.example"] = [entry("::1", port)] * 2
+    with pytest.raises(OSError) as raised:
+        dial(fd, "two.example", port)
+    assert raised.value.errno == errno.EAFNOSUPPORT
+
+
+def test_the_deadline_comes_before_any_address_answers(
+    fd: ModuleType, names: dict[str, Any]
+) -> None:
+    with black_hole() as hole, no_leak(fd):
+        port = free_port()
+        names["three.example"] = [
+            entry("127.0.0.2", port),
+            entry("127.0.0.1", hole),
+            entry("127.0.0.3", port),
+        ]
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError) as raised:
+            dial(fd, "three.example", port, timeout=0.4)
+        assert 0.4 <= time.monotonic() - begin < 3
+        assert f"127.0.0.1:{hole}: no answer" in str(raised.value)
+        assert f"127.0.0.3:{port}: Connection refused" in str(raised.value)
+        del raised
+
+
+def test_a_source_address_of_one_family(fd: ModuleType, names: dict[str, Any]) -> None:
+    with Peer(silent) as peer:
+        names["two.example"] = [entry("::1", peer.port), entry("127.0.0.1", peer.port)]
+        with dial(fd, "two.example", peer.port, source_address=("127.0.0.1", 0)) as sock:
+            assert sock.getpeername() == ("127.0.0.1", peer.port)
+
+
+def test_a_failure_while_connecting_is_seen(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over a real network, where no answer comes at once."""
+    real = socket.socket
+
+    class Slow(real):  # type: ignore[valid-type, misc]
+        def connect(self, address: Any) -> None:
+            self.connect_ex(address)
+            raise BlockingIOError(errno.EINPROGRESS, "in progress")
+
+        def getsockopt(self, *args: Any) -> Any:
+            if args == (socket.SOL_SOCKET, socket.SO_ERROR) and self.family == V6:
+                return errno.ECONNRESET
+            return super().getsockopt(*args)
+
+    monkeypatch.setattr(socket, "socket", Slow)
+    with Peer(silent) as peer, no_leak(fd):
+        names["two.example"] = [entry("::1", peer.port), entry("127.0.0.1", peer.port)]
+        with dial(fd, "two.example", peer.port) as sock:
+            assert sock.getpeername() == ("127.0.0.1", peer.port)
+
+
+def test_waiting_without_poll(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Peer(silent) as peer, black_hole() as hole, no_leak(fd):
+        names["two.example"] = [entry("127.0.0.1", hole), entry("127.0.0.1", peer.port)]
+        with monkeypatch.context() as patch:
+            patch.delattr("select.poll")
+            with dial(fd, "two.example", peer.port) as sock:
+                assert sock.getpeername() == ("127.0.0.1", peer.port)
+
+
+# Giving up from another thread
+
+
+@pytest.mark.parametrize("timeout", [None, 10])
+def test_cancel_while_connecting(fd: ModuleType, timeout: float | None) -> None:
+    cancel = fd.sync.dialing.Cancel()
+    with black_hole() as hole, no_leak(fd):
+        timer = threading.Timer(0.05, cancel.cancel)
+        timer.start()
+        with pytest.raises(ConnectionAbortedError, match="cancelled"):
+            dial(fd, "127.0.0.1", hole, timeout=timeout, cancel=cancel)
+        timer.join()
+
+
+def test_cancel_while_looking_up(fd: ModuleType, names: dict[str, Any]) -> None:
+    release = threading.Event()
+    cancel = fd.sync.dialing.Cancel()
+
+    def found() -> Any:
+        cancel.cancel()
+        release.wait()
+        return []
+
+    names["slow.example"] = found
+    try:
+        with pytest.raises(ConnectionAbortedError, match="cancelled"):
+            dial(fd, "slow.example", 80, timeout=None, cancel=cancel)
+    finally:
+        release.set()
+
+
+def test_cancel_aborts_a_stream(fd: ModuleType) -> None:
+    ours, theirs = socket.socketpair()
+    stream = fd.stream.open_stream(ours)
+    cancel = fd.sync.dialing.Cancel()
+    cancel.cancel()
+    cancel.attach(stream)
+    assert theirs.recv(1) == b""
+    assert stream.aborted
+    stream.close()
+    theirs.close()
+
+
+# Unix sockets
+
+
+def test_unix_socket_with_a_full_queue(fd: ModuleType, tmp_path: Path) -> None:
+    dialing = fd.sync.dialing
+    path = tmp_path / "s"
+    clients = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(0)
+        while True:
+            client = socket.socket(socket.AF_UNIX)
+            clients.append(client)
+            client.setblocking(False)
+            if client.connect_ex(str(path)):
+                break
+        options = dialing.DialOptions()
+        with no_leak(fd):
+            with pytest.raises(TimeoutError, match=r"timed out while connecting to '.*/s'"):
+                dialing.dial_unix(path, options, time.monotonic() + 0.05)
+            cancel = dialing.Cancel()
+            cancel.cancel()
+            with pytest.raises(ConnectionAbortedError):
+                dialing.dial_unix(path, options, None, cancel)
+        timer = threading.Timer(0.05, lambda: clients.append(listener.accept()[0]))
+        timer.start()
+        clients.append(dialing.dial_unix(path, options, None))
+        timer.join()
+    for client in clients:
+        client.close()
+
+
+# What is said about it
+
+
+def test_explain(fd: ModuleType) -> None:
+    explain: Callable[[BaseException, str], None] = fd.sync.dialing.explain
+    where = "while testing"
+    numbered = OSError(errno.ECONNREFUSED, "Connection refused")
+    explain(numbered, where)
+    assert str(numbered).endswith("Connection refused while testing")
+    assert numbered.args == (errno.ECONNREFUSED, "Connection refused while testing")
+    for plain in (TimeoutError("timed out"), fd.exceptions.InvalidMessage("timed out")):
+        explain(plain, where)
+        assert str(plain) == "timed out while testing"
+    for fixed in (fd.exceptions.InvalidHeader("X"), TimeoutError(), ValueError(1, 2)):
+        before = str(fixed)
+        explain(fixed, where)
+        assert str(fixed) == before
+        assert fixed.__notes__ == [where]
+
+
+def test_format_address(fd: ModuleType) -> None:
+    format_address = fd.sync.dialing.format_address
+    assert format_address(("192.0.2.1", 80)) == "192.0.2.1:80"
+    assert format_address(("::1", 80, 0, 0)) == "[::1]:80"
+    assert format_address("/run/socket") == "'/run/socket'"
+    assert format_address(os.fsencode("/run/socket")) == "b'/run/socket'"
