@@ -10,13 +10,14 @@ import errno
 import os
 import time
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno as c_errno
 from libc.stdint cimport uint8_t
 
 from fullduplex.codec._compiled cimport Decoder
-from fullduplex.stream cimport SocketStream
+from fullduplex.stream cimport Stream
 
 from fullduplex.stream import WAIT_SLICE
 
@@ -69,12 +70,13 @@ cdef enum:
     HELD_SIZE = 16384  # writes up to this size keep the interpreter lock
 
 
-cdef class FdStream(SocketStream):
+@cython.final
+cdef class FdStream(Stream):
     cdef int fd                   # the descriptor, -1 after close
     cdef double slice             # longest single wait in seconds, 0 for no bound
 
     def __init__(self, sock):
-        super().__init__(sock)
+        Stream.__init__(self, sock)
         sock.settimeout(None)
         self.fd = sock.fileno()
         self.slice = WAIT_SLICE or 0.0
@@ -263,4 +265,4 @@ cdef class FdStream(SocketStream):
 
     def close(self):
         self.fd = -1
-        SocketStream.close(self)
+        Stream.close(self)

@@ -1,6 +1,8 @@
 # cython: language_level=3
 """Roles with atomic operations: C-level surface."""
 
+cimport cython
+
 cdef extern from "atomic.h" nogil:
     ctypedef long fdx_atomic
     long fdx_atomic_swap_if(fdx_atomic *at, long expected, long wanted)
@@ -9,11 +11,12 @@ cdef extern from "atomic.h" nogil:
     void fdx_atomic_add(fdx_atomic *at, long value)
 
 
+@cython.final
 cdef class Role:
     cdef fdx_atomic state         # FREE or the kind of the owner
     cdef fdx_atomic waiters       # threads in acquire()
     cdef object changed           # the connection's condition
 
-    cpdef int try_acquire(self, int kind) noexcept
+    cpdef int try_acquire(self, int kind=*) noexcept
     cpdef bint acquire(self, int kind, object timeout=*) except -1
     cpdef int release(self) except -1

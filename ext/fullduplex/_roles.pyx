@@ -13,7 +13,7 @@ cdef class Role:
     def owner(self):
         return fdx_atomic_load(&self.state)
 
-    cpdef int try_acquire(self, int kind) noexcept:
+    cpdef int try_acquire(self, int kind=1) noexcept:
         return <int>fdx_atomic_swap_if(&self.state, 0, kind)
 
     cpdef bint acquire(self, int kind, object timeout=None) except -1:

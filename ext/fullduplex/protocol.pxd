@@ -10,6 +10,8 @@ cdef class Protocol:
     cdef public bint debug                # whether frames are logged
     cdef public object side
     cdef public object state
+    cdef public bint is_open              # state is OPEN
+    cdef public bint is_closed            # state is CLOSED
     cdef public CDecoder decoder           # the reader's
     cdef public CEncoder encoder           # the writer's
     cdef public object origin

@@ -1,6 +1,9 @@
 # cython: language_level=3
 """Types for the compiled `fullduplex.stream`."""
 
+cimport cython
+
+
 cdef class Stream:
     cdef readonly object sock     # the connected socket
     cdef readonly bint aborted    # abort() or close() was called
@@ -21,12 +24,14 @@ cdef class Stream:
     cpdef bint flush(self, deadline) except? -1
     cpdef bint unsent(self) except? -1
 
+@cython.final
 cdef class SocketStream(Stream):
     cdef readonly bint blocking   # the socket has no descriptor to wait on
     cdef object _mutex            # for an SSLSocket, else None
 
     cpdef bint _wait(self, bint write, deadline) except? -1
 
+@cython.final
 cdef class TLSStream(Stream):
     cdef readonly Stream raw      # carries the ciphertext
     cdef object _mutex            # guards the SSL object and the BIOs

@@ -130,6 +130,7 @@ class Protocol:
         handshake_exc: what made the opening handshake fail, or None.
         parser_exc: the first error in what came in, or None.
         close_rcvd, close_sent: the Close frames that went over the wire, or None.
+        is_open, is_closed: whether ``state`` is OPEN or CLOSED, for hot paths.
         close_rcvd_then_sent: which was first, True for the peer's; None until there are two.
 
     Not thread-safe.
@@ -151,6 +152,8 @@ class Protocol:
         self.debug = logger.isEnabledFor(logging.DEBUG)
         self.side = side
         self.state = state
+        self.is_open = state is OPEN
+        self.is_closed = state is CLOSED
         max_message, max_fragment = max_size if isinstance(max_size, tuple) else (max_size, None)
         self.decoder = Decoder(
             masked=side is SERVER,
@@ -478,6 +481,8 @@ class Protocol:
             if self.debug:
                 self.logger.debug("= connection is %s", target.name)
             self.state = target
+            self.is_open = target is OPEN
+            self.is_closed = target is CLOSED
 
     # Output
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 FREE: Final = 0
 RECV: Final = 1
-"""A thread in ``recv()`` or the like; another one there is an error."""
+"""A thread in ``recv()`` or the like; another one there is an error. What is taken by default."""
 CLOSE: Final = 2
 """A thread in ``close()`` that reads until the peer's Close frame and the end of the stream."""
 SERVICE: Final = 3
@@ -41,7 +41,7 @@ class PurePythonRole:
         self._changed = changed
         self._waiters = 0
 
-    def try_acquire(self, kind: int) -> int:
+    def try_acquire(self, kind: int = RECV) -> int:
         """Take the role if it is free: returns FREE if it was, else the kind of its owner."""
         while not self._lock.acquire(False):
             owner = self.owner

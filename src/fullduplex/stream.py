@@ -174,7 +174,7 @@ class SocketStream(Stream):
     """
 
     def __init__(self, sock: Any) -> None:
-        super().__init__(sock)
+        Stream.__init__(self, sock)
         self.blocking = self.fileno() < 0
         sock.setblocking(self.blocking)
         # An SSLSocket must not be entered by two threads (cpython#143756); its calls don't wait here.
@@ -219,14 +219,14 @@ class SocketStream(Stream):
         if self.unsent() and not self.flush(deadline):
             return False
         if self._mutex is not None or not hasattr(self.sock, "sendmsg"):
-            return super().write_large(header, payload, deadline)
+            return Stream.write_large(self, header, payload, deadline)
         try:
             count = int(self.sock.sendmsg([header, payload]))
         except _WOULD_BLOCK:
             count = 0
         if count < len(header):
             self.torn = count > 0
-            return super().write_large(header[count:], payload, deadline)
+            return Stream.write_large(self, header[count:], payload, deadline)
         self.torn = True
         return self._write_view(memoryview(payload).cast("B")[count - len(header) :], deadline)
 
@@ -279,7 +279,7 @@ class TLSStream(Stream):
         server_side: bool = False,
         server_hostname: str | None = None,
     ) -> None:
-        super().__init__(raw.sock)
+        Stream.__init__(self, raw.sock)
         self.raw = raw
         # Guards the SSL object and both memory BIOs. Nothing is waited for while it is held.
         self._mutex = threading.Lock()
@@ -361,7 +361,7 @@ class TLSStream(Stream):
 
     def write(self, data: BytesLike, deadline: float | None) -> bool:
         if len(data) > PIECE or self.unsent():
-            return super().write(data, deadline)
+            return Stream.write(self, data, deadline)
         with self._mutex:
             self.ssl_object.write(data)
             ciphertext = self._outgoing.read()
@@ -370,7 +370,7 @@ class TLSStream(Stream):
         return not self.torn
 
     def _write_view(self, view: memoryview, deadline: float | None) -> bool:
-        if super()._write_view(view, deadline) and self.raw.flush(deadline):
+        if Stream._write_view(self, view, deadline) and self.raw.flush(deadline):
             return True
         self.torn = self.torn or bool(self.raw.backlog)
         return False
@@ -391,7 +391,7 @@ class TLSStream(Stream):
             with self._mutex:
                 ciphertext = self._outgoing.read()
             self.raw.try_write(ciphertext)
-        return super().flush(deadline) and self.raw.flush(deadline)
+        return Stream.flush(self, deadline) and self.raw.flush(deadline)
 
     def unsent(self) -> bool:
         return bool(self.backlog or self.raw.backlog or self._outgoing.pending)

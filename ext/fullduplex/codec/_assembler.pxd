@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Text and message storage for the compiled codec: C-level surface."""
 
+cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -37,6 +38,7 @@ cdef class Bytes:
     cdef const uint8_t *p         # its bytes
     cdef size_t n                 # how many
 
+@cython.final
 cdef class Assembler:
     cdef PyObject *storage        # the str or bytes under construction, owned; NULL if there is none
     cdef uint8_t *data            # the storage's bytes
@@ -66,4 +68,5 @@ cdef class Assembler:
     cdef object give_bounds(self)
     cdef object give_fragment(self)
     cdef int _resize(self, size_t room) except -1
+    cdef int _change_room(self, size_t room) except -1
     cdef int _leave_str(self) except -1

@@ -153,6 +153,19 @@ cdef class Assembler:
         return 0
 
     cdef int _resize(self, size_t room) except -1:
+        try:
+            self._change_room(room)
+        except MemoryError:
+            self.clear()  # the storage may be gone
+            raise
+        self.room = room
+        if self.is_str:
+            self.data = <uint8_t *>PyUnicode_DATA(self.storage)
+        else:
+            self.data = <uint8_t *>_bytes_data(self.storage)
+        return 0
+
+    cdef int _change_room(self, size_t room) except -1:
         if self.storage is NULL:
             self.is_str = self.text and not self.want_bytes
             if self.is_str:
@@ -165,11 +178,6 @@ cdef class Assembler:
             _resize_str(&self.storage, <Py_ssize_t>room)
         else:
             _resize_bytes(&self.storage, <Py_ssize_t>room)
-        self.room = room
-        if self.is_str:
-            self.data = <uint8_t *>PyUnicode_DATA(self.storage)
-        else:
-            self.data = <uint8_t *>_bytes_data(self.storage)
         return 0
 
     cdef int _leave_str(self) except -1:

@@ -1,11 +1,13 @@
 # cython: language_level=3
 """The compiled decoder: C-level surface."""
 
+cimport cython
 from libc.stdint cimport uint8_t, uint64_t
 
 from fullduplex.codec._assembler cimport Assembler
 
 
+@cython.final
 cdef class Decoder:
     cdef readonly bint masked             # frames must be masked (a server's side)
     cdef object _max_message              # limits as the caller gave them
@@ -14,7 +16,7 @@ cdef class Decoder:
     cdef Py_ssize_t message_limit         # -1 without a limit
     cdef Py_ssize_t fragment_limit
     cdef Py_ssize_t fragments_limit
-    cdef readonly Assembler assembler     # the message under way
+    cdef Assembler assembler              # the message under way
     cdef readonly int opcode              # of what the last pull gave
     cdef readonly bint fin                # whether that ended a message
     cdef readonly int rsv                 # reserved bits of the last frame
@@ -53,6 +55,7 @@ cdef class Decoder:
     cpdef object pull_frame(self)
     cdef int _append(self, const uint8_t *data, size_t size) except -1
     cdef int _begin(self) except -1
+    cdef int _leave_space(self) except -1
     cdef int _parse_header(self) except -1
     cdef int _begin_data(self, size_t size) except -1
     cdef int _check_size(self, size_t size) except -1

@@ -71,7 +71,7 @@ cdef class Decoder:
     @max_message.setter
     def max_message(self, limit):
         self._max_message = limit
-        self.message_limit = -1 if limit is None else limit
+        self.message_limit = -1 if limit is None else min(limit, PY_SSIZE_T_MAX)
 
     @property
     def max_fragment(self):
@@ -80,7 +80,7 @@ cdef class Decoder:
     @max_fragment.setter
     def max_fragment(self, limit):
         self._max_fragment = limit
-        self.fragment_limit = -1 if limit is None else limit
+        self.fragment_limit = -1 if limit is None else min(limit, PY_SSIZE_T_MAX)
 
     @property
     def max_fragments(self):
@@ -89,16 +89,22 @@ cdef class Decoder:
     @max_fragments.setter
     def max_fragments(self, limit):
         self._max_fragments = limit
-        self.fragments_limit = -1 if limit is None else limit
+        self.fragments_limit = -1 if limit is None else min(limit, PY_SSIZE_T_MAX)
 
     # Input
 
     cdef uint8_t *space(self, size_t *size) except NULL:
         """Give writable memory for what comes next; valid until the next call that takes the decoder."""
         cdef size_t room
+        if self.exports:
+            raise BufferError("a view of the decoder's buffer is still in use")
         if (self.in_frame and self.head == self.tail and self.remaining >= DIRECT_SIZE
                 and self.frame_opcode < CLOSE and self.assembler.active):
-            self.assembler.reserve(self.remaining)
+            try:
+                self.assembler.reserve(self.remaining)
+            except MemoryError as exc:
+                self.error = exc  # part of a message is gone, nothing behind it may be delivered
+                raise
             room = self.assembler.room - self.assembler.have
             if room > self.remaining:
                 room = self.remaining
@@ -166,8 +172,6 @@ cdef class Decoder:
 
     def get_buffer(self, Py_ssize_t sizehint=-1):
         cdef size_t size = 0
-        if self.exports:
-            raise BufferError("a view of the decoder's buffer is still in use")
         self.space(&size)
         return memoryview(self)
 
@@ -189,7 +193,8 @@ cdef class Decoder:
 
     def feed(self, data):
         cdef Bytes view = Bytes(data)
-        self._append(view.p, view.n)
+        if self.error is None:  # after an error nothing more is kept
+            self._append(view.p, view.n)
 
     cdef int _append(self, const uint8_t *data, size_t size) except -1:
         cdef size_t room, part
@@ -201,7 +206,7 @@ cdef class Decoder:
             self.commit(part)
             data += part
             size -= part
-            if self.error is not None and self.direct:
+            if self.error is not None:
                 return 0
         return 0
 
@@ -236,6 +241,7 @@ cdef class Decoder:
         cdef Assembler assembler = self.assembler
         while True:
             if assembler.active and assembler.end_next < assembler.end_count:
+                self._leave_space()
                 data = assembler.give_fragment()
                 self.opcode = TEXT if assembler.text else BINARY
                 self.fin = self.message_opcode == CONT and assembler.end_next == assembler.end_count
@@ -264,6 +270,8 @@ cdef class Decoder:
                 self.assembler.begin(False, True)
             if not self._fill(True):
                 return None
+            # Counting the message is its owner's business here, who knows what it is decoded.
+            self.message_size -= <Py_ssize_t>self.assembler.have
             data = self.assembler.give(True)
         self.in_frame = False
         self.opcode, self.fin, self.rsv = self.frame_opcode, self.frame_fin, self.frame_rsv
@@ -277,8 +285,7 @@ cdef class Decoder:
         """Be inside a frame: parse the next header if need be."""
         if self.error is not None:
             raise self.error
-        if self.exports:
-            raise BufferError("a view of the decoder's buffer is still in use")
+        self._leave_space()
         if self.in_frame:
             return 1
         try:
@@ -286,6 +293,13 @@ cdef class Decoder:
         except Exception as exc:
             self.error = exc
             raise
+
+    cdef inline int _leave_space(self) except -1:
+        """Take the space back that was on offer: what is pulled now may free it."""
+        if self.exports:
+            raise BufferError("a view of the decoder's buffer is still in use")
+        self.offered = 0
+        return 0
 
     cdef int _parse_header(self) except -1:
         """Parse a frame header (RFC 6455 section 5.2) if it is there whole; check it before any payload is kept."""
@@ -461,7 +475,7 @@ cdef class Decoder:
                 # The announced rest is received into the message itself, as far as it may be trusted.
                 return 0
             assembler.end(self.frame_fin)
-        except UnicodeDecodeError as exc:
+        except (UnicodeDecodeError, MemoryError) as exc:
             self.error = exc
             raise
         return 1

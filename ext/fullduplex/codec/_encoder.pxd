@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Frame building for the compiled codec: C-level surface."""
 
+cimport cython
 from libc.stdint cimport uint8_t
 
 
@@ -8,6 +9,7 @@ cdef class Epoch:
     cdef int value                # how often this process was forked off
 
 
+@cython.final
 cdef class Encoder:
     cdef readonly bint masked             # frames carry a key (a client's side)
     cdef public Py_ssize_t frames_sent    # frames built since the start

@@ -118,13 +118,14 @@ cdef class Encoder:
                 self.payload_sent += size
                 return _build(head, data, size, used, self.cpu)
             payload = (<str>payload).encode("utf-8")
-        self.frames_sent += 1
         if type(payload) is bytes:
             size = PyBytes_GET_SIZE(payload)
+            self.frames_sent += 1
             self.payload_sent += size
             return _build(head, <const uint8_t *>PyBytes_AS_STRING(payload), size, used, self.cpu)
         PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
         try:
+            self.frames_sent += 1
             self.payload_sent += view.len
             frame = _build(head, <const uint8_t *>view.buf, view.len, used, self.cpu)
         finally:

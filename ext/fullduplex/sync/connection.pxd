@@ -12,5 +12,6 @@ cdef class Connection(core.ConnectionCore):
     cdef object _local_address
     cdef object _remote_address
 
-    cpdef object _send(self, int opcode, data, deadline, compress)
-    cpdef object _write_frame(self, int opcode, data, bint fin, deadline, compress)
+    cdef object _send(self, int opcode, data, deadline, compress)
+    cdef object _write_frame(self, int opcode, data, bint fin, deadline, compress)
+    cdef bint _write_large(self, int head, data, deadline) except? -1

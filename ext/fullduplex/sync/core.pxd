@@ -35,17 +35,12 @@ cdef class ConnectionCore:
     cdef public object _close_deadline
     cdef public bint _disposed
     cdef public bint _draining
+    cdef Py_ssize_t _large
     cdef dict __dict__
     cdef object __weakref__
 
-    cpdef object _next(self, deadline, bint as_bytes)
-    cpdef object _pull(self, bint as_bytes)
-    cpdef Py_ssize_t _read(self, deadline) except? -2
-    cpdef object _take_from_inbox(self, bint as_bytes)
-    cpdef bint _inbox_full(self) except? -1
-    cpdef Py_ssize_t _read_ahead(self, deadline) except? -2
-    cpdef bint _pull_ahead(self) except? -1
-    cpdef object _leave_reader(self)
-    cpdef object _leave_writer(self)
-    cpdef object _flush(self)
-    cpdef bint _on_tick(self) except? -1
+    # The hot path is C alone: a cpdef method of a class that Python may subclass looks for an override first.
+    cdef object _next(self, deadline, bint as_bytes)
+    cdef object _pull(self, bint as_bytes)
+    cdef Py_ssize_t _read(self, deadline) except? -2
+    cdef object _take_from_inbox(self, bint as_bytes)

@@ -38,8 +38,6 @@ TEXT: Final = int(Opcode.TEXT)
 BINARY: Final = int(Opcode.BINARY)
 CONT: Final = int(Opcode.CONT)
 
-LARGE: Final = 16384
-"""Payloads above this many bytes are not copied into one piece with their header."""
 SCRATCH: Final = 65536
 """Bytes of a large payload that are masked at once, on their way out."""
 
@@ -236,12 +234,16 @@ class Connection(core.ConnectionCore):
         deadline = None
         if timeout is not None:
             deadline = time.monotonic() + timeout if timeout > 0 else 0.0
-        if self._streaming or self._reader.try_acquire(RECV) != FREE:
+        if self._streaming or self._reader.try_acquire():
             self._enter_recv(deadline, "recv")
         try:
             data: Data = self._next(deadline, decode is False)
         finally:
-            self._leave_reader()
+            # As _leave_reader(), which is called only if there is something to see to: this is the hot path.
+            self._reads += 1
+            self._reader.release()
+            if not self._watch or self._due or self._draining or self.protocol.is_closed:
+                self._left_reader()
         if decode and not isinstance(data, str):
             return self._decode(data)
         return data
@@ -429,16 +431,20 @@ class Connection(core.ConnectionCore):
 
     def _send(self, opcode: int, data: Any, deadline: float | None, compress: bool | None) -> None:
         """Send a message in one frame."""
-        if self._writer.try_acquire(SEND) != FREE:
+        protocol = self.protocol
+        if self._writer.try_acquire():
             self._enter_writer(deadline)
         try:
-            if self.protocol.outgoing:
+            if protocol.outgoing:
                 raise ConcurrencyError("cannot call send while another thread is sending a fragmented message")
-            if self.protocol.state is OPEN:
+            if protocol.is_open:
                 self._write_frame(opcode, data, True, deadline, compress)
                 return
         finally:
-            self._leave_writer()
+            # As _leave_writer(), which is called only if there is something to see to.
+            self._writer.release()
+            if self._due or protocol.is_closed:
+                self._left_writer()
         self._raise_closed()
 
     def _enter_writer(self, deadline: float | None) -> None:
@@ -470,7 +476,7 @@ class Connection(core.ConnectionCore):
                 protocol.logger.debug("> %s", Frame(Opcode(opcode), payload, fin))
             if isinstance(data, memoryview):
                 data = data.cast("B") if data.contiguous else bytes(data)
-            if len(data) <= LARGE:
+            if len(data) <= self._large:
                 done = stream.write(protocol.encoder.frame(head, data), deadline)
             else:
                 done = self._write_large(head, data, deadline)

@@ -41,6 +41,8 @@ FIRST_CONTROL: Final = int(Opcode.CLOSE)
 
 NOTHING: Final = -1
 
+LARGE: Final = 16384
+"""Payloads above this many bytes are not copied into one piece with their header."""
 VIOLATION_GRACE: Final = 1.0
 """Seconds in which messages that came before a violation may still be answered, if nobody asks for more."""
 MIN_INBOX_BYTES: Final = 2**20
@@ -105,6 +107,7 @@ class ConnectionCore:
         self._ping_due = 0.0
         self._close_deadline: float | None = None
         self._disposed = False
+        self._large = LARGE
         self._draining = False  # somebody waits for the inbox to have room
 
     # Reading. All of it needs the reader role.
@@ -123,23 +126,29 @@ class ConnectionCore:
             data = self._pull(as_bytes)
             if data is not None:
                 return data
-            if protocol.state is CLOSED:
+            if protocol.is_closed:
                 raise protocol.close_exc
-            if self._read(deadline) == NOTHING:
+            if self._read(deadline) < 0:
                 raise TimeoutError("timed out while waiting for a message")
 
     def _pull(self, as_bytes: bool) -> Any:
         """Give the next message of those bytes that came; control frames on the way are dealt with."""
         protocol = self.protocol
+        decoder = protocol.decoder
         while not protocol.discarding:
             try:
-                data = protocol.pull(as_bytes)
+                if protocol._extensions or protocol.debug:
+                    data = protocol.pull(as_bytes)
+                    opcode = protocol.opcode
+                else:  # what pull() would do, without the detour: this is the hot path
+                    data = decoder.pull(as_bytes)
+                    opcode = decoder.opcode
             except Exception as exc:
                 self._fail(exc)
                 return None
-            if data is None or protocol.opcode < FIRST_CONTROL:
+            if data is None or opcode < 8:
                 return data
-            self._on_control(protocol.opcode, data)
+            self._on_control(opcode, data)
         return None
 
     def _read(self, deadline: float | None) -> int:
@@ -282,9 +291,13 @@ class ConnectionCore:
                 raise TimeoutError("timed out while waiting for a message")
 
     def _leave_reader(self) -> None:
-        """Give the reader role back, and have the service look whether somebody takes it again."""
+        """Give the reader role back, and see to what waited for that."""
         self._reads += 1
         self._reader.release()
+        self._left_reader()
+
+    def _left_reader(self) -> None:
+        """After the reader role: have the service look whether somebody takes it again, send what is due."""
         if self._watch == BLOCKED:
             get_service().adopt(self)
         if self._due:
@@ -298,6 +311,10 @@ class ConnectionCore:
     def _leave_writer(self) -> None:
         """Give the writer role back; what was queued meanwhile goes out."""
         self._writer.release()
+        self._left_writer()
+
+    def _left_writer(self) -> None:
+        """After the writer role: send what was queued meanwhile."""
         if self._due:
             self._flush()
         if self.protocol.state is CLOSED:

@@ -34,9 +34,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from .core import ConnectionCore
 
-TICKING: Final = 0
-ARMED: Final = 1
-BLOCKED: Final = 2
+BLOCKED: Final = 0
+TICKING: Final = 1
+ARMED: Final = 2
 
 FIRST_TICK: Final = 0.004
 """Seconds without a reader after which the service takes a connection over."""
