@@ -1,0 +1,159 @@
+"""Waiting for several connections in one thread.
+
+For the time of the call, this thread is the reader of all of them (`roles.WAIT`). It reads ahead what there is,
+answering pings on the way, and polls the descriptors of those that have nothing to give. So what TLS holds
+decrypted in memory counts like bytes in the socket, and half a message does not look like a whole one.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+from ..exceptions import ConcurrencyError
+from ..protocol import State
+from ..roles import CLOSE, FREE, RECV, WAIT
+from ..stream import WAIT_SLICE
+from .connection import Connection
+
+__all__ = ["wait"]
+
+C = TypeVar("C", bound=Connection)
+
+CLOSED: Final = State.CLOSED
+
+CLOSER_SLICE: Final = 0.02
+"""Seconds between looks at connections that another thread is closing."""
+
+
+def wait(connections: Iterable[C], timeout: float | None = None) -> list[C]:
+    """Wait until at least one of several connections is ready, as `multiprocessing.connection.wait` does.
+
+    A connection is ready when `Connection.recv` would not wait: a message is here, or the connection is closed, or
+    has failed. While `Connection.recv_streaming` is in the midst of a message, it is ready when the next
+    fragment is here. Other threads may send on the connections meanwhile, and may close them, which makes
+    them ready.
+
+    Args:
+        connections: those to wait for; one that is listed twice counts once.
+        timeout: seconds to wait; None waits until one is ready; 0 or less only looks.
+
+    Returns:
+        Those that are ready, in the order given. Empty if there is none in time, or none to wait for.
+
+    Raises:
+        ConcurrencyError: if another thread is receiving on one of them, or waiting for it.
+        ValueError: if the socket of one of them has no file descriptor.
+    """
+    deadline = None if timeout is None else time.monotonic() + max(timeout, 0.0)
+    waiter = _Waiter(list(dict.fromkeys(connections)))
+    try:
+        return waiter.run(deadline)
+    finally:
+        waiter.leave()
+
+
+class _Waiter:
+    """One call of `wait`: whose reader it is, and what is polled."""
+
+    def __init__(self, connections: list[Any]) -> None:
+        self._connections = connections
+        self._outside = list(connections)  # those whose reader we are not (yet)
+        self._held: list[Any] = []
+        self._by_fd: dict[int, Any] = {}
+        # Looked up here, so that patched modules are honoured; there is no poll() on Windows.
+        self._poller: Any = select.poll() if hasattr(select, "poll") else None
+
+    def run(self, deadline: float | None) -> list[Any]:
+        """Enter, look, and wait until something is ready or the deadline has come."""
+        changed = self._enter()
+        ready = {
+            connection
+            for connection in self._connections
+            if look(connection, connection in changed)
+        }
+        while not ready and self._connections:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            changed = self._poll(left) | self._enter()
+            for connection in changed.union(self._outside):
+                if look(connection, connection in changed):
+                    ready.add(connection)
+        return [connection for connection in self._connections if connection in ready]
+
+    def _enter(self) -> set[Any]:
+        """Become the reader wherever that is possible now; gives those where it is new."""
+        entered = set()
+        for connection in list(self._outside):
+            if connection.protocol.state is CLOSED or not enter(connection):
+                continue
+            self._outside.remove(connection)
+            self._held.append(connection)
+            entered.add(connection)
+            fd = connection._stream.fileno()
+            if fd < 0:
+                if connection.protocol.state is CLOSED:
+                    continue
+                raise ValueError(
+                    f"cannot wait for {connection!r}: its socket has no file descriptor"
+                )
+            self._by_fd[fd] = connection
+            if self._poller is not None:
+                self._poller.register(fd, select.POLLIN)
+        return entered
+
+    def _poll(self, left: float | None) -> set[Any]:
+        """Wait for bytes once; gives the connections to look at."""
+        if self._outside:
+            left = CLOSER_SLICE if left is None else min(left, CLOSER_SLICE)
+        sliced = WAIT_SLICE is not None and (left is None or left > WAIT_SLICE)
+        if sliced:
+            left = WAIT_SLICE
+        if self._poller is not None:
+            fds = [fd for fd, _ in self._poller.poll(None if left is None else 1000 * left)]
+        elif self._by_fd:
+            fds = select.select(list(self._by_fd), [], [], left)[0]
+        else:
+            time.sleep(left or 0.0)  # select() on Windows wants one socket at least
+            fds = []
+        if sliced and not fds:
+            return set(self._held)  # one may have been cut without a sign of it
+        return {self._by_fd[fd] for fd in fds}
+
+    def leave(self) -> None:
+        """Be nobody's reader any more."""
+        while self._held:
+            self._held.pop()._leave_reader()
+
+
+def enter(connection: Any) -> bool:
+    """Become the connection's reader; False while another thread is closing it.
+
+    Raises:
+        ConcurrencyError: if another thread is receiving.
+    """
+    while (owner := connection._reader.try_acquire(WAIT)) != FREE:
+        if owner in (RECV, WAIT):
+            raise ConcurrencyError(
+                "cannot call wait while another thread is already running recv or the like"
+            )
+        if owner == CLOSE:
+            return False  # it may take a while
+        if connection._reader.acquire(WAIT, CLOSER_SLICE):  # the service thread lets go in a moment
+            return True
+    return True
+
+
+def look(connection: Any, read: bool) -> bool:
+    """Tell whether a connection is ready, after reading what there is if we are its reader."""
+    if read and not (connection._inbox or connection._fragments):
+        connection._read_ahead(0.0)
+    return bool(
+        connection._inbox
+        or connection._fragments
+        or connection._violation is not None
+        or connection.protocol.state is CLOSED
+    )
