@@ -1,8 +1,9 @@
 """Waiting for several connections in one thread.
 
-For the time of the call, this thread is the reader of all of them (`roles.WAIT`). It reads ahead what there is,
-answering pings on the way, and polls the descriptors of those that have nothing to give. So what TLS holds
-decrypted in memory counts like bytes in the socket, and half a message does not look like a whole one.
+For the time of the call, this thread is the reader of all of them (`roles.WAIT`). It reads ahead
+what there is, answering pings on the way, and polls the descriptors of those that have nothing to
+give. So what TLS holds decrypted in memory counts like bytes in the socket, and half a message does
+not look like a whole one.
 """
 
 from __future__ import annotations
@@ -29,19 +30,20 @@ CLOSER_SLICE: Final = 0.02
 
 
 def wait(connections: Iterable[C], timeout: float | None = None) -> list[C]:
-    """Wait until at least one of several connections is ready, as `multiprocessing.connection.wait` does.
+    """Wait until a connection is ready, as `multiprocessing.connection.wait` does for its own.
 
-    A connection is ready when `Connection.recv` would not wait: a message is here, or the connection is closed, or
-    has failed. While `Connection.recv_streaming` is in the midst of a message, it is ready when the next
-    fragment is here. Other threads may send on the connections meanwhile, and may close them, which makes
-    them ready.
+    A connection is ready when `Connection.recv` would not wait: a message is here, or the connection
+    is closed, or has failed. While `Connection.recv_streaming` is in the midst of a message, it is
+    ready when the next fragment is here. Other threads may send on the connections meanwhile, and
+    may close them, which makes them ready.
 
     Args:
         connections: those to wait for; one that is listed twice counts once.
         timeout: seconds to wait; None waits until one is ready; 0 or less only looks.
 
     Returns:
-        Those that are ready, in the order given. Empty if there is none in time, or none to wait for.
+        Those that are ready, in the order given. Empty if there is none in time, or none to wait
+        for.
 
     Raises:
         ConcurrencyError: if another thread is receiving on one of them, or waiting for it.
@@ -97,9 +99,7 @@ class _Waiter:
             if fd < 0:
                 if connection.protocol.state is CLOSED:
                     continue
-                raise ValueError(
-                    f"cannot wait for {connection!r}: its socket has no file descriptor"
-                )
+                raise ValueError(f"the socket of {connection!r} has no file descriptor")
             self._by_fd[fd] = connection
             if self._poller is not None:
                 self._poller.register(fd, select.POLLIN)
