@@ -32,9 +32,9 @@ CLOSER_SLICE: Final = 0.02
 def wait(connections: Iterable[C], timeout: float | None = None) -> list[C]:
     """Wait until a connection is ready, as `multiprocessing.connection.wait` does for its own.
 
-    A connection is ready when `Connection.recv` would not wait: a message is here, or the connection
-    is closed, or has failed. While `Connection.recv_streaming` is in the midst of a message, it is
-    ready when the next fragment is here. Other threads may send on the connections meanwhile, and
+    A connection is ready when `Connection.recv` would not wait: a message is here, or it is closed,
+    or has failed. While `Connection.recv_streaming` is in the midst of a message, it is ready when
+    the next fragment is here. Other threads may send on the connections meanwhile, and
     may close them, which makes them ready.
 
     Args:
