@@ -35,6 +35,7 @@ cdef class Protocol:
     cdef list _extensions
     cdef object _assembler
     cdef object _validator
+    cdef object _pull_error               # the first error behind the decoder, which is final
     cdef dict __dict__
     cdef object __weakref__
 

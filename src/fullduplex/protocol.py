@@ -183,6 +183,7 @@ class Protocol:
         self._extensions: list[Extension] = []
         self._assembler: Assembler | None = None
         self._validator: Utf8Validator | None = None
+        self._pull_error: Exception | None = None  # final, like the decoder's
 
     @property
     def extensions(self) -> Sequence[Extension]:
@@ -305,7 +306,7 @@ class Protocol:
             limit = self._size_left()
             for extension in reversed(self._extensions):
                 frame = extension.decode(frame, max_size=limit)
-            decoder.message_size += len(frame.data)
+            decoder.message_size += memoryview(frame.data).nbytes
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise ProtocolError("reserved bits must be 0")
         return frame
@@ -345,6 +346,16 @@ class Protocol:
             if self.debug and data is not None:
                 self._log_received(data)
             return data
+        if self._pull_error is not None:
+            raise self._pull_error
+        try:
+            return self._pull_message(as_bytes)
+        except Exception as exc:
+            self._pull_error = exc
+            raise
+
+    def _pull_message(self, as_bytes: bool) -> bytes | str | None:
+        """Do what `pull` does, through the extensions."""
         while True:
             payload = self._pull_decoded()
             if payload is None or self.opcode >= Opcode.CLOSE:
@@ -367,6 +378,16 @@ class Protocol:
             if self.debug and data is not None:
                 self._log_received(data)
             return data
+        if self._pull_error is not None:
+            raise self._pull_error
+        try:
+            return self._pull_next_fragment()
+        except Exception as exc:
+            self._pull_error = exc
+            raise
+
+    def _pull_next_fragment(self) -> bytes | None:
+        """Do what `pull_fragment` does, through the extensions."""
         if self._assembler is None or not self._assembler.fragments:
             payload = self._pull_decoded()
             if payload is None or self.opcode >= Opcode.CLOSE:
@@ -457,7 +478,7 @@ class Protocol:
         """
         if self.state is OPEN:
             if code != CloseCode.ABNORMAL_CLOSURE:
-                reason = reason.encode()[:123].decode("utf-8", "ignore")
+                reason = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
                 self._queue_close(Close(code, reason))
             else:
                 self._move("send close")
@@ -468,6 +489,8 @@ class Protocol:
 
     def _queue_close(self, close: Close | None) -> None:
         payload = b"" if close is None else close.serialize()
+        if len(payload) > 125:
+            raise ProtocolError(f"close reason too long: {len(payload) - 2} bytes, at most 123 are allowed")
         self._move("send close")
         self.close_sent = Close(CloseCode.NO_STATUS_RCVD, "") if close is None else close
         self.control.append((Opcode.CLOSE, payload))
@@ -511,9 +534,11 @@ class Protocol:
 
     def _send_data(self, opcode: int, data: BytesLike, fin: bool) -> None:
         self._move("send data")
-        self.outgoing = not fin
+        if self.debug and not self._extensions:
+            self.logger.debug("> %s", Frame(Opcode(opcode), data, fin))
         head, payload = self.encode_data(opcode, data, fin)
         self.writes.append(self.encoder.frame(head, payload))
+        self.outgoing = not fin
 
     def send_close(self, code: int | None = None, reason: str = "") -> None:
         """Begin the closing handshake (RFC 6455 §7.1.2).
@@ -545,7 +570,7 @@ class Protocol:
 
     def queue_control(self, opcode: int, data: BytesLike) -> None:
         """Queue a Ping or Pong; raises ProtocolError for a payload over 125 bytes (RFC 6455 §5.5)."""
-        payload = bytes(data)
+        payload = memoryview(data).tobytes()
         if len(payload) > 125:
             raise ProtocolError(f"control frame too long: {len(payload)} bytes, at most 125 are allowed")
         self.control.append((opcode, payload))

@@ -229,7 +229,7 @@ class Decoder:
         self.max_message = max_message
         self.max_fragment = max_fragment
         self.max_fragments = max_fragments
-        self.assembler = Assembler()
+        self._assembler = Assembler()
         self.opcode = 0
         self.fin = True
         self.rsv = 0
@@ -243,6 +243,7 @@ class Decoder:
         self._error: Exception | None = None
         self._input = bytearray()
         self._space = bytearray()
+        self._offered = 0
         self._message_opcode = CONT  # CONT between messages
         self._message_frames = 0
         self._in_frame = False
@@ -255,22 +256,48 @@ class Decoder:
     # Input
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:
-        """Give writable space for the next bytes from the network; valid until the next call of any method."""
+        """Give writable space for the next bytes from the network; valid until the next call of any method.
+
+        The view must be released before that call: `BufferError` is raised otherwise.
+        """
+        self._check_exports()
         if self._in_frame and self._remaining >= DIRECT_SIZE:
             size = min(self._remaining, MAX_READ)
         else:
             size = READ_SIZE
         if len(self._space) != size:
             self._space = bytearray(size)
+        self._offered = size
         return memoryview(self._space)
 
     def buffer_updated(self, count: int) -> None:
-        """Say how many bytes were put into the space that `get_buffer` gave."""
-        self._input += memoryview(self._space)[:count]
+        """Say how many bytes were put into the space that `get_buffer` gave.
+
+        Raises:
+            ValueError: for more bytes than there was space.
+        """
+        self._check_exports()
+        if count < 0:
+            raise ValueError(f"a count of bytes is not negative: {count}")
+        if count > self._offered:
+            raise ValueError(f"{count} bytes do not fit into the {self._offered} that were offered")
+        self._offered = 0
+        if self._error is None:
+            self._input += memoryview(self._space)[:count]
 
     def feed(self, data: BytesLike) -> None:
-        """Add bytes from the network by copying them."""
-        self._input += data
+        """Add bytes from the network by copying them; after an error they are dropped."""
+        self._check_exports()
+        if self._error is None:
+            self._input += data
+
+    def _check_exports(self) -> None:
+        """Refuse to go on while a view of the space is alive."""
+        try:
+            self._space.append(0)
+        except BufferError:
+            raise BufferError("a view of the decoder's buffer is still in use") from None
+        self._space.pop()
 
     @property
     def pending(self) -> int:
@@ -280,7 +307,7 @@ class Decoder:
     @property
     def mid_message(self) -> bool:
         """Whether a message has begun and not ended."""
-        return self._message_opcode != CONT or self.assembler.active
+        return self._message_opcode != CONT or self._assembler.active
 
     # Output
 
@@ -305,8 +332,9 @@ class Decoder:
     def pull_fragment(self) -> bytes | None:
         """Give the next fragment of a message, or a control frame, or None when more bytes are needed."""
         while True:
-            assembler = self.assembler
+            assembler = self._assembler
             if assembler.fragments and assembler.active:
+                self._leave_space()
                 data = assembler.take_fragment()
                 self.opcode = TEXT if assembler.text else BINARY
                 self.fin = self._message_opcode == CONT and not assembler.fragments
@@ -346,6 +374,7 @@ class Decoder:
         """Be inside a frame: parse the next header if need be."""
         if self._error is not None:
             raise self._error
+        self._leave_space()
         if self._in_frame:
             return True
         try:
@@ -353,6 +382,11 @@ class Decoder:
         except Exception as exc:
             self._error = exc
             raise
+
+    def _leave_space(self) -> None:
+        """Take the space back that was on offer."""
+        self._check_exports()
+        self._offered = 0
 
     def _parse_header(self) -> bool:
         """Parse a frame header (RFC 6455 §5.2) if it is there whole; check it before any payload is kept."""
@@ -443,7 +477,7 @@ class Decoder:
 
     def _fill(self) -> bool:
         """Move what came of a data frame into the message; tell whether the frame is complete."""
-        assembler = self.assembler
+        assembler = self._assembler
         if not assembler.active:
             assembler.start(self._message_opcode == TEXT)
         count = min(self._remaining, len(self._input))
@@ -467,7 +501,7 @@ class Decoder:
     def _finish_message(self, as_bytes: bool) -> bytes | str:
         self.opcode, self.fin, self.rsv = self._message_opcode, True, 0
         self._end_message()
-        message, self.bounds = self.assembler.finish(as_bytes)
+        message, self.bounds = self._assembler.finish(as_bytes)
         return message
 
 
