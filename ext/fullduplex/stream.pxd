@@ -39,6 +39,12 @@ cdef class TLSStream(Stream):
     cdef object _outgoing         # ciphertext to send
     cdef readonly object ssl_object
     cdef bytearray _input         # where ciphertext is received
+    cdef object _input_view       # a view of it
+    cdef object _encrypt          # bound methods of the SSL object and the BIOs
+    cdef object _decrypt_into
+    cdef object _take_ciphertext
+    cdef object _give_ciphertext
+    cdef Py_ssize_t _piece        # bytes encrypted at once
     cdef bint _unread             # something to read may be in memory
 
     cpdef Py_ssize_t _fetch(self, deadline) except? -2

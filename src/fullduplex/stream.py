@@ -72,9 +72,11 @@ class Stream:
 
     def read(self, decoder: Decoder, deadline: float | None) -> int:
         """Read once into the decoder: the number of bytes, 0 at the end of the stream, or NOTHING in time."""
-        count = 0
-        with decoder.get_buffer() as view:
+        view = decoder.get_buffer()
+        try:
             count = self.recv_into(view, deadline)
+        finally:
+            view.release()
         if count > 0:
             decoder.buffer_updated(count)
         return count
@@ -288,7 +290,14 @@ class TLSStream(Stream):
         self.ssl_object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
+        # Looked up once: these four calls are most of what a small message costs.
+        self._encrypt = self.ssl_object.write
+        self._decrypt_into = self.ssl_object.read
+        self._take_ciphertext = self._outgoing.read
+        self._give_ciphertext = self._incoming.write
         self._input = bytearray(CIPHERTEXT)
+        self._input_view = memoryview(self._input)
+        self._piece = PIECE
         self._unread = False  # decrypted or undecrypted bytes may be in memory
 
     def handshake(self, deadline: float | None) -> None:
@@ -321,12 +330,13 @@ class TLSStream(Stream):
 
     def _fetch(self, deadline: float | None) -> int:
         """Receive ciphertext; returns as `read` does."""
-        count = 0
-        with memoryview(self._input) as view:
-            count = self.raw.recv_into(view, deadline)
-            if count > 0:
-                with self._mutex:
-                    self._incoming.write(view[:count])
+        count = self.raw.recv_into(self._input_view, deadline)
+        if count > 0:
+            self._mutex.acquire()
+            try:
+                self._give_ciphertext(self._input_view[:count])
+            finally:
+                self._mutex.release()
         return count
 
     def pending(self) -> bool:
@@ -348,23 +358,30 @@ class TLSStream(Stream):
             self._unread = True
 
     def _decrypt(self, view: memoryview) -> int:
-        with self._mutex:
-            try:
-                count = self.ssl_object.read(len(view), view)  # type: ignore[arg-type]
-            except ssl.SSLWantReadError:
-                self._unread = False
-                return NOTHING
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return 0
-            self._unread = self.ssl_object.pending() > 0 or self._incoming.pending > 0
-        return int(count)
+        size = len(view)
+        self._mutex.acquire()
+        try:
+            count = self._decrypt_into(size, view)  # type: ignore[arg-type]
+            # A read gives the rest of one record: more of it is left only if the view is full.
+            self._unread = count == size or self._incoming.pending > 0
+        except ssl.SSLWantReadError:
+            self._unread = False
+            return NOTHING
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return 0
+        finally:
+            self._mutex.release()
+        return count
 
     def write(self, data: BytesLike, deadline: float | None) -> bool:
-        if len(data) > PIECE or self.unsent():
+        if self.backlog or self.raw.backlog or len(data) > self._piece:
             return Stream.write(self, data, deadline)
-        with self._mutex:
-            self.ssl_object.write(data)
-            ciphertext = self._outgoing.read()
+        self._mutex.acquire()
+        try:
+            self._encrypt(data)
+            ciphertext = self._take_ciphertext()
+        finally:
+            self._mutex.release()
         # Once encrypted, it cannot be taken back: the records are numbered.
         self.torn = not self.raw.write(ciphertext, deadline)
         return not self.torn
