@@ -46,6 +46,7 @@ class Peer:
             self.sock.bind(str(path))
         self.sock.listen()
         self.accepted = 0
+        self.peers: list[Any] = []
         self.errors: list[Exception] = []
         self.connections: list[socket.socket] = []
         self.ended = threading.Event()
@@ -93,10 +94,11 @@ class Peer:
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self.sock.accept()
+                connection, address = self.sock.accept()
             except OSError:
                 return
             self.accepted += 1
+            self.peers.append(address)
             self.connections.append(connection)
             thread = threading.Thread(target=self._handle, args=(connection,))
             self.threads.append(thread)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -98,6 +100,53 @@ def test_a_look_up_that_never_ends(fd: ModuleType, names: dict[str, Any]) -> Non
             fd.sync.client.connect("ws://slow.example", proxy=None, open_timeout=0.05)
     finally:
         release.set()
+
+
+def test_a_look_up_when_there_are_no_more_threads(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    names["host.example"] = [entry("192.0.2.1", 80)]
+    addresses = fd.sync.dialing.look_up("host.example", 80, time.monotonic() + 5)
+    assert addresses == [(V4, ("192.0.2.1", 80))]
+
+
+def test_failures_leave_nothing_for_the_cycle_collector(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unknown(socket.gaierror):
+        pass
+
+    left: list[weakref.ref[Any]] = []
+
+    def fail() -> Any:
+        exc = Unknown(socket.EAI_NONAME, "unknown")
+        left.append(weakref.ref(exc))
+        raise exc
+
+    class Race(fd.sync.dialing._Race):  # type: ignore[name-defined, misc]
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            left.append(weakref.ref(self))
+
+    monkeypatch.setattr(fd.sync.dialing, "_Race", Race)
+    port = free_port()
+    with black_hole() as hole:
+        names["two.example"] = [entry("127.0.0.1", port), entry("127.0.0.2", port)]
+        names["hole.example"] = [entry("127.0.0.1", port), entry("127.0.0.1", hole)]
+        names["host.invalid"] = fail
+        gc.collect()
+        gc.disable()
+        try:
+            for host in ("two.example", "hole.example", "host.invalid", "127.0.0.1"):
+                with pytest.raises(OSError):
+                    dial(fd, host, hole, timeout=0.1)
+            assert [ref() for ref in left] == 4 * [None]
+        finally:
+            gc.enable()
 
 
 def test_an_unknown_name(fd: ModuleType, names: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import hashlib
 import re
 import signal
@@ -10,6 +11,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -255,6 +257,35 @@ def test_no_deadline(fd: ModuleType) -> None:
     with Peer(echo) as peer:
         fd.sync.client.connect(peer.uri, **FAST, open_timeout=None).close()
         fd.sync.client.connect(f"ws://localhost:{peer.port}", **FAST, open_timeout=None).close()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        pytest.param(silent, id="silent"),
+        pytest.param(answer(b""), id="end"),
+        pytest.param(answer(b"no HTTP\r\n"), id="no HTTP"),
+        pytest.param(answer_and_stay(reply("403 Forbidden", body="no")), id="refused"),
+    ],
+)
+def test_a_failure_leaves_nothing_for_the_cycle_collector(fd: ModuleType, handler: Any) -> None:
+    made = []
+
+    def make(*args: Any, **kwargs: Any) -> Any:
+        connection = fd.sync.client.ClientConnection(*args, **kwargs)
+        made.append(weakref.ref(connection))
+        return connection
+
+    with Peer(handler) as peer:
+        gc.collect()
+        gc.disable()
+        try:
+            with pytest.raises((TimeoutError, fd.exceptions.InvalidHandshake)) as raised:
+                fd.sync.client.connect(peer.uri, **FAST, create_connection=make, open_timeout=0.1)
+            del raised
+            assert made[0]() is None
+        finally:
+            gc.enable()
 
 
 # Refused, interrupted

@@ -198,13 +198,19 @@ def _resolve_in_thread(
             outcome.append(exc.with_traceback(None))
         done.set()
 
-    threading.Thread(target=work, name="fullduplex-look-up", daemon=True).start()
+    try:
+        threading.Thread(target=work, name="fullduplex-look-up", daemon=True).start()
+    except RuntimeError:  # no more threads: then the deadline has to wait
+        work()
     while not done.wait(_time_left(deadline, cancel)):
         if deadline is not None and time.monotonic() >= deadline:
             raise TimeoutError("timed out")
     result = outcome.pop()
     if isinstance(result, Exception):
-        raise result
+        try:
+            raise result
+        finally:
+            del result  # not to hold what holds this frame
     return result
 
 
@@ -272,6 +278,8 @@ def dial(
         if exc.errno is None:
             explain(exc, race.where())
         raise
+    finally:
+        race.failures.clear()  # their tracebacks lead back to the race
 
 
 class _Race:

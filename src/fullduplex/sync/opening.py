@@ -408,13 +408,22 @@ def shake_hands(
         else:
             protocol.receive_eof()
         if protocol.handshake_exc is not None:
-            exc = protocol.handshake_exc
-            if lost is not None and exc.__cause__ is not None:
-                exc.__cause__.__cause__ = lost
-            raise exc
+            _fail(protocol, lost)
         if protocol.state is OPEN:
             (response,) = protocol.events_received()
             return response
+
+
+def _fail(protocol: ClientProtocol, lost: OSError | None) -> NoReturn:
+    """Raise what made the handshake fail, without leaving a cycle of exception and protocol."""
+    exc, protocol.handshake_exc = protocol.handshake_exc, None
+    assert exc is not None
+    if lost is not None and exc.__cause__ is not None:
+        exc.__cause__.__cause__ = lost
+    try:
+        raise exc
+    finally:
+        del exc
 
 
 def _give_up(protocol: ClientProtocol) -> NoReturn:
