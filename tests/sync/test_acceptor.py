@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import resource
+import signal
 import socket
 import threading
 import time
@@ -184,8 +185,17 @@ def test_thread_that_cannot_start(fd, monkeypatch, caplog):
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 def test_out_of_descriptors_for_real(fd, caplog):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with running(fd, echo) as run:
-        run.dial().close()  # whatever is made once is there now
+    seen = []
+
+    def handler(connection):
+        seen.append(connection)
+        echo(connection)
+
+    with running(fd, handler) as run:
+        seen.append(run.dial())
+        seen[0].close()
+        # Whatever is made once is there now, and nothing is going to be closed.
+        eventually(lambda: len(seen) == 2 and all(c.socket.fileno() == -1 for c in seen))
         client = socket.socket()
         used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
         held = []
@@ -249,3 +259,51 @@ def test_without_poll(fd, monkeypatch):
     listening = socket.create_server(("127.0.0.1", 0))
     with Loop(fd, listening) as loop, connect(listening):
         eventually(lambda: loop.accepted)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no signals")
+def test_signal_just_before_the_wait(fd, monkeypatch):
+    """The system call is not interrupted then; still the handler runs at once."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    acceptor = fd.sync.acceptor.Acceptor(
+        [listening], print, lambda: True, logging.getLogger("fullduplex.server")
+    )
+    real = fd.sync.acceptor.wait_readable
+
+    def wait_readable(fds, timeout):
+        # Delivered to another thread, it does not interrupt ours: as if it had come just before.
+        thread = threading.Thread(
+            target=lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        )
+        thread.start()
+        found = real(fds, 10 * TIMEOUT)
+        thread.join()
+        return found
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: acceptor.stop())
+    monkeypatch.setattr(fd.sync.acceptor, "wait_readable", wait_readable)
+    try:
+        acceptor.run()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        acceptor.close()
+        listening.close()
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_wakeup_descriptor_of_somebody_else_is_left_alone(fd):
+    listening = socket.create_server(("127.0.0.1", 0))
+    acceptor = fd.sync.acceptor.Acceptor(
+        [listening], print, lambda: True, logging.getLogger("fullduplex.server")
+    )
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    signal.set_wakeup_fd(left.fileno())
+    try:
+        acceptor.stop()
+        acceptor.run()
+        assert signal.set_wakeup_fd(-1) == left.fileno()
+    finally:
+        signal.set_wakeup_fd(-1)
+        for sock in (left, right, acceptor, listening):
+            sock.close()

@@ -68,7 +68,7 @@ def test_nothing_is_left(fd):
     fds = len(os.listdir("/dev/fd"))
     server = keeps_no_cycles()
     assert handler_threads() == []
-    assert len(os.listdir("/dev/fd")) == fds
+    eventually(lambda: len(os.listdir("/dev/fd")) == fds)
     assert server.fileno() == -1
     assert not server._opening
     assert not server._admitted
@@ -165,15 +165,17 @@ def test_clients_that_never_send_a_request_cannot_hold_it_up(fd, tls):
 
 
 def test_waits_for_handlers_that_run_on(fd):
-    release, ended = threading.Event(), threading.Event()
+    begun, release, ended = threading.Event(), threading.Event(), threading.Event()
 
     def handler(connection):
+        begun.set()
         quiet(connection)
         release.wait(TIMEOUT)
         ended.set()
 
     with running(fd, handler) as run:
         client = run.dial()
+        assert begun.wait(TIMEOUT)
         shutdown = threading.Thread(target=run.server.shutdown)
         shutdown.start()
         client.wait_closed(TIMEOUT)
@@ -294,9 +296,15 @@ def test_client_that_keeps_tcp_open_is_cut(fd):
 
 def test_timeout_returns_though_a_handler_does_not(fd, caplog):
     caplog.set_level(logging.WARNING, "fullduplex.server")
-    release = threading.Event()
-    with running(fd, lambda c: release.wait(TIMEOUT)) as run:
+    begun, release = threading.Event(), threading.Event()
+
+    def handler(connection):
+        begun.set()
+        release.wait(TIMEOUT)
+
+    with running(fd, handler) as run:
         client = run.dial()
+        assert begun.wait(TIMEOUT)
         start = time.monotonic()
         run.server.shutdown(timeout=0.2)
         assert 0.1 < time.monotonic() - start < 3

@@ -19,9 +19,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import select
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -99,15 +101,36 @@ class Acceptor:
         """
         bell = self._bell.fileno()
         fds = [bell, *self._sockets]
-        while not self.stopped:
-            if not self._may_accept():
-                self._hold()
-                continue
-            for fd in wait_readable(fds, None):
-                if fd == bell:
-                    self._hear()
-                elif not self.stopped:
-                    self._accept(self._sockets[fd])
+        with self._hear_signals():
+            while not self.stopped:
+                if not self._may_accept():
+                    self._hold()
+                    continue
+                for fd in wait_readable(fds, None):
+                    if fd == bell:
+                        self._hear()
+                    elif not self.stopped:
+                        self._accept(self._sockets[fd])
+
+    @contextlib.contextmanager
+    def _hear_signals(self) -> Iterator[None]:
+        """Have signals ring the bell, if they are the business of this thread.
+
+        A signal that comes just before poll(2) does not interrupt it, and its handler, which may
+        want to stop us, would wait until the next client comes.
+        """
+        previous = None
+        if threading.current_thread() is threading.main_thread():
+            with contextlib.suppress(ValueError):  # not in the main interpreter
+                previous = signal.set_wakeup_fd(self._ringer.fileno(), warn_on_full_buffer=False)
+        if previous is not None and previous != -1:  # somebody else's, who needs it more
+            signal.set_wakeup_fd(previous)
+            previous = None
+        try:
+            yield
+        finally:
+            if previous is not None:
+                signal.set_wakeup_fd(previous)
 
     def _hold(self) -> None:
         self.held = True

@@ -154,8 +154,9 @@ class Reception:
         if connection is None:
             return
         try:
-            if server.closing:  # its shutdown may not have seen this one
-                connection.close(CloseCode.GOING_AWAY)
+            goodbye = server.goodbye
+            if goodbye is not None:  # the server's shutdown may not have seen this one
+                connection.close(goodbye.code, goodbye.reason)
             else:
                 connection.start_keepalive()
                 run_handler(connection, self.handler)

@@ -91,6 +91,7 @@ class Server:
         socket: the listening socket; the first, if there are several.
         logger: as given.
         closing: `shutdown` was called.
+        goodbye: how it closes connections; None if it does not.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Server:
         self.socket = self.sockets[0]
         self.logger = logging.getLogger("fullduplex.server") if logger is None else logger
         self.closing = False
+        self.goodbye: Close | None = None
         self._handler = handler
         self._max_connections = max_connections
         self._max_handshakes = max_handshakes
@@ -270,6 +272,7 @@ class Server:
             if connection is not None:
                 connection.refuse()
         if close_connections:
+            self.goodbye = close
             self._close_connections(close, deadline)
         self._workers.stop()
         if not self._wait_for_handlers(deadline):
