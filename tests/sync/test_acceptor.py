@@ -6,10 +6,12 @@ import errno
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import threading
 import time
+import types
 
 import pytest
 
@@ -255,7 +257,7 @@ def test_ring_after_close(fd):
 
 def test_without_poll(fd, monkeypatch):
     """Windows has no poll()."""
-    monkeypatch.delattr(fd.sync.acceptor.select, "poll")
+    monkeypatch.setattr(fd.sync.acceptor, "select", types.SimpleNamespace(select=select.select))
     listening = socket.create_server(("127.0.0.1", 0))
     with Loop(fd, listening) as loop, connect(listening):
         eventually(lambda: loop.accepted)

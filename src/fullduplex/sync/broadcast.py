@@ -88,6 +88,8 @@ class Message:
     def _own_frame(self, connection: Connection) -> bytes:
         """Encode for this connection alone: it masks, or has extensions of somebody else."""
         protocol = connection.protocol
+        if protocol.debug and not protocol.extensions:  # which would write it to the log
+            protocol.logger.debug("> %s", Frame(Opcode(self.opcode), self.payload))
         head, payload = protocol.encode_data(self.opcode, self.payload, True)
         return protocol.encoder.frame(head, payload)
 
