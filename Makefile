@@ -16,6 +16,8 @@ BIN := $(VENV)/bin
 DEV_STAMP := $(VENV)/.stamp-dev
 DOCS_STAMP := $(VENV)/.stamp-docs
 EXT_STAMP := $(VENV)/.stamp-ext
+NODE := tests/interop/far/node
+NODE_STAMP := $(NODE)/node_modules/.stamp
 DEMO_VENV := .venv-demo
 DEMO_STAMP := $(DEMO_VENV)/.stamp
 SANITIZE_DIR := build/sanitize
@@ -28,7 +30,7 @@ SOURCES := $(EXT_SOURCES) pyproject.toml $(shell find src -name '*.py' -o -name 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv ext demo test coverage lint format bench bench-check docs wheel sanitize \
-	autobahn check-csrc clean distclean
+	autobahn autobahn-full check-csrc interop interop-node clean distclean
 
 help: ## list the targets
 	@echo "Targets:"
@@ -63,7 +65,23 @@ demo: $(DEMO_STAMP) ## build, then let a client and a server process exchange me
 check-csrc: ## test the C headers by themselves, under sanitizers too
 	$(MAKE) -C tests/csrc check sanitize
 
-test: ext check-csrc ## run all tests, on both implementations
+# Without npm, or where it fails, the tests with Node are skipped, and say why.
+$(NODE_STAMP): $(NODE)/package.json
+	@if ! command -v npm >/dev/null; then \
+	  echo "there is no npm: tests with Node are skipped"; \
+	elif npm install --prefix $(NODE) --no-audit --no-fund --no-package-lock --loglevel=error; then \
+	  touch $@; \
+	else \
+	  echo "npm failed: tests with Node are skipped"; \
+	fi
+
+interop-node: $(NODE_STAMP) ## install what the tests with Node need
+
+interop: ext interop-node ## talk to other programs, and write the table of what worked
+	FULLDUPLEX_REQUIRE_EXT=1 FULLDUPLEX_INTEROP_TABLE=docs/interoperability.md \
+	  $(BIN)/python -m pytest -q tests/interop $(PYTEST_ARGS)
+
+test: ext check-csrc interop-node ## run all tests, on both implementations
 	FULLDUPLEX_REQUIRE_EXT=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 coverage: ext ## measure the branch coverage of the Python sources
