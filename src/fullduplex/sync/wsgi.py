@@ -28,7 +28,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..datastructures import Headers
-from ..exceptions import InvalidStatus
+from ..exceptions import InvalidHeaderValue, InvalidStatus
 from ..http11 import Request, Response
 from ..roles import SEND
 from .reception import Options, make_options, run_handler
@@ -120,7 +120,7 @@ def _accept(environ: dict[str, Any], sock: Any, options: Options) -> ServerConne
     opened = False
     try:
         connection = options.make_connection(own, None, options.logger)
-        open_wsgi(connection, build_request(environ), options)
+        open_wsgi(connection, environ, options)
         opened = True
     finally:
         if not opened:
@@ -130,7 +130,7 @@ def _accept(environ: dict[str, Any], sock: Any, options: Options) -> ServerConne
     return connection
 
 
-def open_wsgi(connection: ServerConnection, request: Request, options: Options) -> None:
+def open_wsgi(connection: ServerConnection, environ: dict[str, Any], options: Options) -> None:
     """Answer a request with a 101.
 
     Raises:
@@ -139,9 +139,10 @@ def open_wsgi(connection: ServerConnection, request: Request, options: Options) 
     """
     protocol = connection.protocol
     try:
+        request = build_request(environ)
         # It is written and parsed once more, to be held to the rules that hold for all requests.
         protocol.receive_data(request.serialize())
-    except ValueError as exc:
+    except (ValueError, InvalidHeaderValue) as exc:
         protocol.handshake_exc = exc
     if protocol.handshake_exc is not None:
         text = f"Failed to open a WebSocket connection: {protocol.handshake_exc}.\n"
