@@ -145,6 +145,9 @@ autobahn: ext ## run the quick selection of the Autobahn TestSuite, all four way
 	  echo "autobahn: skipped, there is no harness at $(AUTOBAHN) (set AUTOBAHN)"; \
 	fi
 
+autobahn-full: ext ## run all of the Autobahn TestSuite (40 minutes), and write its table
+	EXCLUDE= .ci/autobahn "$(AUTOBAHN)" "$(BIN)/python" docs/conformance.md
+
 clean: ## remove what was built
 	$(MAKE) -s -C tests/csrc clean
 	rm -rf build dist docs/_build .coverage .coverage.* htmlcov $(EXT_STAMP) $(DEMO_STAMP)
