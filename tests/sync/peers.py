@@ -300,6 +300,21 @@ def black_hole() -> Iterator[int]:
         yield address[1]
 
 
+@contextlib.contextmanager
+def full_socket() -> Iterator[socket.socket]:
+    """Give a connected socket that takes no more bytes, since its peer does not read."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                ours.send(bytes(65536))
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                ours.send(b"\0")
+        yield ours
+
+
 def descriptors() -> set[str]:
     """Give the open file descriptors, with what they lead to."""
     gc.collect()

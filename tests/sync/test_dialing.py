@@ -308,7 +308,7 @@ def test_the_first_that_answers_wins(
         names["many.example"] = [entry("127.0.0.1", hole)] * 5 + [entry("127.0.0.1", peer.port)]
         with dial(fd, "many.example", peer.port) as sock:
             assert sock.getpeername() == ("127.0.0.1", peer.port)
-        assert peer.accepted == 1
+        peer.wait(lambda: peer.accepted == 1)
 
 
 def test_no_address_answers(fd: ModuleType, names: dict[str, Any]) -> None:
@@ -394,6 +394,41 @@ def test_a_failure_while_connecting_is_seen(
             assert sock.getpeername() == ("127.0.0.1", peer.port)
 
 
+def test_a_connection_that_is_made_at_once(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some systems do it on the loopback."""
+    real = socket.socket
+
+    class Fast(real):  # type: ignore[valid-type, misc]
+        def connect(self, address: Any) -> None:
+            self.setblocking(True)
+            super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Fast)
+    with Peer(silent) as peer, no_leak(fd):
+        names["two.example"] = 2 * [entry("127.0.0.1", peer.port)]
+        with dial(fd, "two.example", peer.port) as sock:
+            assert sock.getpeername() == ("127.0.0.1", peer.port)
+        assert peer.accepted <= 1
+
+
+def test_the_systems_own_time_out(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(socket.socket):
+        def connect(self, address: Any) -> None:
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(socket, "socket", Late)
+    names["two.example"] = 2 * [entry("127.0.0.1", 80)]
+    for host in ("127.0.0.1", "two.example"):
+        with pytest.raises(TimeoutError, match="Connection timed out while connect") as raised:
+            dial(fd, host, 80)
+        assert raised.value.errno == errno.ETIMEDOUT
+        assert str(raised.value).count("while connecting") == 1
+
+
 def test_waiting_without_poll(
     fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,6 +469,21 @@ def test_cancel_while_looking_up(fd: ModuleType, names: dict[str, Any]) -> None:
             dial(fd, "slow.example", 80, timeout=None, cancel=cancel)
     finally:
         release.set()
+
+
+def test_what_is_not_cancelled_goes_on(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fd.sync.dialing, "CANCEL_DELAY", 0.001)
+    with Peer(silent) as peer, no_leak(fd):
+
+        def found() -> Any:
+            time.sleep(0.05)
+            return [entry("127.0.0.1", peer.port)]
+
+        names["slow.example"] = found
+        with dial(fd, "slow.example", peer.port, cancel=fd.sync.dialing.Cancel()) as sock:
+            assert sock.getpeername() == ("127.0.0.1", peer.port)
 
 
 def test_cancel_aborts_a_stream(fd: ModuleType) -> None:
@@ -478,6 +528,18 @@ def test_unix_socket_with_a_full_queue(fd: ModuleType, tmp_path: Path) -> None:
         timer.join()
     for client in clients:
         client.close()
+
+
+def test_an_interrupt_at_a_unix_socket(
+    fd: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(socket.socket):
+        def connect(self, address: Any) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(socket, "socket", Interrupted)
+    with no_leak(fd), pytest.raises(KeyboardInterrupt):
+        fd.sync.dialing.dial_unix(tmp_path / "s", fd.sync.dialing.DialOptions(), None)
 
 
 # What is said about it

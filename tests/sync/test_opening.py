@@ -29,6 +29,7 @@ from .peers import (
     echo,
     frame,
     free_port,
+    full_socket,
     header,
     no_leak,
     read_frame,
@@ -213,6 +214,13 @@ def test_a_server_that_never_answers(fd: ModuleType) -> None:
             f"during the opening handshake with 127.0.0.1:{peer.port}"
         )
         del raised
+
+
+def test_a_server_that_does_not_read(fd: ModuleType) -> None:
+    with full_socket() as sock:
+        with pytest.raises(TimeoutError, match="timed out while sending the request"):
+            fd.sync.client.connect("ws://localhost", sock=sock, open_timeout=0.1)
+        assert sock.fileno() == -1
 
 
 def test_a_server_that_drips_is_cut_off(fd: ModuleType) -> None:

@@ -11,6 +11,7 @@ import ssl
 import struct
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from types import ModuleType
@@ -27,6 +28,7 @@ from .peers import (
     black_hole,
     echo,
     free_port,
+    full_socket,
     header,
     no_leak,
     read_head,
@@ -353,6 +355,18 @@ def test_a_proxy_that_is_silent(fd: ModuleType, scheme: str) -> None:
         fd.sync.client.connect(
             "ws://127.0.0.1", proxy=f"{scheme}://127.0.0.1:{proxy.port}", open_timeout=0.1
         )
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks4"])
+def test_a_proxy_that_does_not_read(fd: ModuleType, scheme: str) -> None:
+    proxy = fd.sync.proxy.Proxy(scheme, "127.0.0.1", 80)
+    uri = fd.uri.parse_uri("ws://127.0.0.1/")
+    with full_socket() as sock:
+        stream = fd.stream.open_stream(sock)
+        with pytest.raises(TimeoutError):
+            fd.sync.proxy.open_tunnel(
+                stream, proxy, uri, user_agent=None, deadline=time.monotonic() + 0.05
+            )
 
 
 def test_a_proxy_behind_a_full_queue(fd: ModuleType) -> None:
