@@ -116,6 +116,8 @@ cdef class Decoder:
         self.direct = False
         if self.head == self.tail:
             self.head = self.tail = 0
+            if self.input_room > 4 * <size_t>READ_SIZE:
+                self._resize(READ_SIZE)  # so much was fed at once; it need not be kept for ever
         elif self.head:
             memmove(self.input, self.input + self.head, self.tail - self.head)
             self.tail -= self.head

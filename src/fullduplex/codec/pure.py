@@ -120,6 +120,10 @@ class Utf8Validator:
             index = exc.start if exc.reason == "invalid start byte" else exc.end
             _invalid_utf8(self._fed - carried + index, bytes(exc.object[index : index + 1]))
         self._fed += len(chunk)
+        # Python waits for the third byte of what can only become a surrogate; these two are enough.
+        rest = self._decoder.getstate()[0]
+        if rest[:1] == b"\xed" and rest[1:] >= b"\xa0":
+            _invalid_utf8(self._fed - len(rest) + 1, rest[1:2])
 
     def finish(self) -> None:
         """Check that the text does not end inside a sequence."""
@@ -553,7 +557,10 @@ class Encoder:
 
     def mask_into(self, target: bytearray, payload: BytesLike, offset: int) -> int:
         """Mask the payload's bytes from ``offset`` on into ``target``, as many as fit; return how many."""
-        view = memoryview(payload).cast("B")[offset : offset + len(target)]
+        view = memoryview(payload).cast("B")
+        if not 0 <= offset <= view.nbytes:
+            raise ValueError(f"offset {offset} is outside of the payload's {view.nbytes} bytes")
+        view = view[offset : offset + len(target)]
         target[: view.nbytes] = apply_mask(view, self._key, offset)
         return view.nbytes
 
