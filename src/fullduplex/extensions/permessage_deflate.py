@@ -194,9 +194,9 @@ class ClientPerMessageDeflateFactory(_Factory, ClientExtensionFactory):
     ) -> PerMessageDeflate:
         """Take the server's answer (RFC 7692 §7.1).
 
-        ============================  ===========  ================================================
+        ============================  ============  ===============================================
         parameter                     in the offer  in the answer
-        ============================  ===========  ================================================
+        ============================  ============  ===============================================
         server_no_context_takeover    no            may be there
         server_no_context_takeover    yes           must be there
         client_no_context_takeover    any           may be there
@@ -205,7 +205,7 @@ class ClientPerMessageDeflateFactory(_Factory, ClientExtensionFactory):
         client_max_window_bits        no            must not be there
         client_max_window_bits        no value      may be there, 9 to 15
         client_max_window_bits        N             may be there, 9 to N
-        ============================  ===========  ================================================
+        ============================  ============  ===============================================
 
         8 for the client's own window is refused: zlib has no raw DEFLATE with such a window, and
         does not say that a larger one will do.
