@@ -50,6 +50,11 @@ class Message:
         self.size = len(payload)
         self.plain = b""
         self.shared: dict[Any, tuple[bytes, int]] = {}
+        # The parameters of the last connection, and its frame: the next one has the same, usually.
+        self.last_bits = 0
+        self.last_threshold = 0
+        self.last_settings: object = None
+        self.last_frame = (b"", 0)
 
     def frame_for(self, connection: Connection) -> bytes:
         """Give the frame for a connection, to be written now. Needs its writer role."""
@@ -69,13 +74,13 @@ class Message:
         return self._own_frame(connection)
 
     def _compressed_frame(self, connection: Connection, deflate: PerMessageDeflate) -> bytes:
-        key = deflate.broadcast_key()
-        made = self.shared.get(key)
-        if made is None:
-            frame = encode_shared(key, Frame(Opcode(self.opcode), self.payload))
-            data = build_frame(self.opcode, frame.data, rsv1=frame.rsv1)
-            made = self.shared[key] = (data, len(frame.data) if frame.rsv1 else -1)
-        data, wire = made
+        if (
+            deflate.local_max_window_bits != self.last_bits
+            or deflate.threshold != self.last_threshold
+            or deflate.compress_settings is not self.last_settings
+        ):
+            self._find_shared(deflate)
+        data, wire = self.last_frame
         encoder = connection.protocol.encoder
         encoder.frames_sent += 1
         if wire >= 0:
@@ -84,6 +89,19 @@ class Message:
         else:
             encoder.payload_sent += self.size
         return data
+
+    def _find_shared(self, deflate: PerMessageDeflate) -> None:
+        """Find the frame for connections with these parameters, and make it if need be."""
+        key = deflate.broadcast_key()
+        made = self.shared.get(key)
+        if made is None:
+            frame = encode_shared(key, Frame(Opcode(self.opcode), self.payload))
+            data = build_frame(self.opcode, frame.data, rsv1=frame.rsv1)
+            made = self.shared[key] = (data, len(frame.data) if frame.rsv1 else -1)
+        self.last_frame = made
+        self.last_bits = deflate.local_max_window_bits
+        self.last_threshold = deflate.threshold
+        self.last_settings = deflate.compress_settings
 
     def _own_frame(self, connection: Connection) -> bytes:
         """Encode for this connection alone: it masks, or has extensions of somebody else."""
