@@ -446,7 +446,8 @@ class TLSStream(Stream):
 
 def open_stream(sock: Any) -> Stream:
     """Make the stream for a connected socket: by its own system calls if that is possible."""
-    if type(sock) is socket.socket:
+    # gevent and others put a class of their own in the place of socket.socket, whose waiting is theirs.
+    if type(sock) is socket.socket and type(sock).__module__ == "socket":
         try:
             from ._fdstream import FdStream
         except ImportError:

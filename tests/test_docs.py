@@ -1,0 +1,110 @@
+"""The documentation says what is true, as far as a program can tell."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("guide/*.md")])
+
+pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="the documentation is not here")
+
+
+def python_blocks() -> Iterator[tuple[str, str]]:
+    """Give each Python example, with where it stands."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, match.start()) + 1
+            yield f"{page.relative_to(ROOT)}:{line}", match[1]
+
+
+BLOCKS = list(python_blocks()) if DOCS.is_dir() else []
+
+
+def find(fd: ModuleType, module: str) -> ModuleType:
+    """Find a module of the package by its public name."""
+    found = fd
+    for part in module.split(".")[1:]:
+        found = getattr(found, part)
+    return found
+
+
+@pytest.mark.parametrize("code", [pytest.param(code, id=where) for where, code in BLOCKS])
+def test_examples_use_what_there_is(fd: ModuleType, code: str) -> None:
+    tree = ast.parse(code)
+    imported = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            if node.module.split(".")[0] == "fullduplex":
+                module = find(fd, node.module)
+                for alias in node.names:
+                    imported[alias.name] = getattr(module, alias.name)
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        if node.func.id in imported:
+            signature = inspect.signature(imported[node.func.id])
+            arguments = {keyword.arg: None for keyword in node.keywords}
+            signature.bind(*[None for _ in node.args], **arguments)
+
+
+def test_there_are_examples() -> None:
+    assert len(BLOCKS) > 20
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES])
+def test_tests_that_are_named_exist(page: Path) -> None:
+    """Pages name tests as ``test_module.py::test_name``, with the path below ``tests/``."""
+    for path, name in re.findall(r"`([\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8")):
+        module = ROOT / "tests" / path
+        assert module.is_file(), path
+        assert re.search(rf"^\s*def {name}\b", module.read_text(encoding="utf-8"), re.MULTILINE), (
+            f"{path}::{name}"
+        )
+
+
+def test_every_rule_and_need_is_there() -> None:
+    threats = (DOCS / "threat-model.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| R(\d+) ", threats, re.MULTILINE) == [str(n) for n in range(1, 23)]
+    needs = (DOCS / "needs.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\d+) ", needs, re.MULTILINE) == [str(n) for n in range(1, 37)]
+
+
+def test_environment_variables_are_documented(fd: ModuleType) -> None:
+    source = Path(fd.__file__ or "").parent
+    used = set()
+    for path in source.rglob("*.py"):
+        used |= set(re.findall(r"[\"']([A-Z]*FULLDUPLEX_[A-Z_]+)[\"']", path.read_text("utf-8")))
+    page = (DOCS / "reference" / "environment.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(FULLDUPLEX_[A-Z_]+)` ", page, re.MULTILINE))
+    assert documented == used
+
+
+def test_the_server_guide_begins_with_origins() -> None:
+    """R22: who may connect is the first thing that the guide shows."""
+    guide = (DOCS / "guide" / "server.md").read_text(encoding="utf-8")
+    first = re.search(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert first is not None
+    assert "origins=" in first[1]
+    # Every example that listens shows it, since examples are copied.
+    for where, code in BLOCKS:
+        for call in re.findall(r"(?<![.\w])(?:serve|unix_serve|route|accept_wsgi)\([^\n]*", code):
+            assert "origins=" in call or "def " in call, f"{where}: {call}"
