@@ -398,3 +398,20 @@ def test_counters_and_state_between_calls(fd: ModuleType) -> None:
     assert decoder.pull() is None
     assert decoder.mid_message
     assert decoder.message_size == 1
+
+
+@pytest.mark.parametrize("ascii_start", [0, 70_000, 140_000])
+def test_text_behind_its_header_on_a_connection_that_had_a_large_message(
+    fd: ModuleType, way: Any, key: bytes | None, ascii_start: int
+) -> None:
+    # Large pieces are offered to it, and are checked by smaller ones: the first other character
+    # comes in the midst of what has been received.
+    decoder = fd.codec.Decoder(masked=key is not None)
+    decoder.feed(frame(BINARY, bytes(1_000_000), key=bytes(4) if key else None))
+    assert pull_all(decoder) == [(BINARY, True, bytes(1_000_000))]
+    text = "a" * ascii_start + "Grüße, 世界! 🎉" * 20_000
+    payload = text.encode()
+    decoder.feed(header(TEXT, len(payload), key=key))
+    assert decoder.pull() is None
+    way(decoder, payload if key is None else fd.codec.apply_mask(payload, key))
+    assert decoder.pull() == text

@@ -61,7 +61,7 @@ cdef class Assembler:
     cdef void clear(self) noexcept
     cdef void begin(self, bint text, bint want_bytes) noexcept
     cdef int reserve(self, size_t more) except -1
-    cdef int commit(self, size_t count) except -1
+    cdef int commit(self, size_t count, size_t behind) except -1
     cdef int put(self, const uint8_t *p, size_t n, const uint8_t *key, unsigned phase) except -1
     cdef int end(self, bint fin) except -1
     cdef object give(self, bint as_bytes)
@@ -69,4 +69,4 @@ cdef class Assembler:
     cdef object give_fragment(self)
     cdef int _resize(self, size_t room) except -1
     cdef int _change_room(self, size_t room) except -1
-    cdef int _leave_str(self) except -1
+    cdef int _leave_str(self, size_t behind) except -1

@@ -180,20 +180,23 @@ cdef class Assembler:
             _resize_bytes(&self.storage, <Py_ssize_t>room)
         return 0
 
-    cdef int _leave_str(self) except -1:
-        """Go on in a bytes: a byte came that is not ASCII."""
+    cdef int _leave_str(self, size_t behind) except -1:
+        """Go on in a bytes: a byte came that is not ASCII. Takes along what was received ``behind``."""
         cdef PyObject *data = _new_bytes(NULL, <Py_ssize_t>self.room)
         if data is NULL:
             raise MemoryError()
-        memcpy(_bytes_data(data), self.data, self.have)
+        memcpy(_bytes_data(data), self.data, self.have + behind)
         Py_XDECREF(self.storage)
         self.storage = data
         self.data = <uint8_t *>_bytes_data(data)
         self.is_str = False
         return 0
 
-    cdef int commit(self, size_t count) except -1:
-        """Take over ``count`` bytes that were written, unmasked, behind those that the storage has."""
+    cdef int commit(self, size_t count, size_t behind) except -1:
+        """Take over ``count`` bytes that were written, unmasked, behind those that the storage has.
+
+        There may be more ``behind`` them, which will be taken over by a later call.
+        """
         cdef uint8_t *new = self.data + self.have
         cdef size_t bad = 0
         cdef int failed, ascii = 1
@@ -215,7 +218,7 @@ cdef class Assembler:
             raise_utf8(self.checked + bad, new + bad)
         self.checked += count
         if self.is_str and not ascii:
-            self._leave_str()
+            self._leave_str(behind)
         return 0
 
     cdef int put(self, const uint8_t *p, size_t n, const uint8_t *key, unsigned phase) except -1:
@@ -230,7 +233,7 @@ cdef class Assembler:
                 memcpy(self.data + self.have, p, part)
             else:
                 phase = fdx_mask(self.data + self.have, p, part, key, phase, self.cpu)
-            self.commit(part)
+            self.commit(part, 0)
             p += part
             n -= part
         return 0

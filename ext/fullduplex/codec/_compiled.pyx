@@ -164,7 +164,7 @@ cdef class Decoder:
                     with nogil:
                         self.phase = fdx_mask(new, new, part, self.key, self.phase, self.cpu)
             try:
-                self.assembler.commit(part)
+                self.assembler.commit(part, count - part)
             except UnicodeDecodeError as exc:
                 # As in the reference: the fault is reported by the next pull, not by who reads.
                 self.error = exc
