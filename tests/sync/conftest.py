@@ -1,8 +1,10 @@
-"""Certificates for the tests of connections."""
+"""Certificates and names for the tests of connections."""
 
 from __future__ import annotations
 
+import socket
 import ssl
+from typing import Any
 
 import pytest
 import trustme
@@ -27,3 +29,19 @@ def client_context(ca: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context()
     ca.configure_trust(context)
     return context
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Names that getaddrinfo() knows: lists of entries, or functions that give them."""
+    table: dict[str, Any] = {}
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host not in table:
+            return real(host, *args, **kwargs)
+        found = table[host]
+        return found() if callable(found) else found
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return table

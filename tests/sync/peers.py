@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
 Handler = Callable[[Any], None]
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -338,3 +340,19 @@ def no_leak(fd: ModuleType) -> Iterator[None]:
     while left := descriptors() - before:
         assert time.monotonic() < deadline, left
         time.sleep(0.001)
+
+
+def entry(host: str, port: int) -> Any:
+    """Make one of the entries that getaddrinfo() gives."""
+    address = (host, port, 0, 0) if ":" in host else (host, port)
+    return (V6 if ":" in host else V4, socket.SOCK_STREAM, 6, "", address)
+
+
+def dial(
+    fd: ModuleType, host: str, port: int, timeout: float | None = 5, cancel: Any = None, **kw: Any
+) -> socket.socket:
+    """Dial as the client does."""
+    dialing = fd.sync.dialing
+    deadline = None if timeout is None else time.monotonic() + timeout
+    sock: socket.socket = dialing.dial(host, port, dialing.DialOptions(**kw), deadline, cancel)
+    return sock

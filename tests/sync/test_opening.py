@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import gc
-import hashlib
-import re
 import signal
 import socket
-import ssl
 import threading
 import time
 import weakref
@@ -17,12 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import trustme
 
 from .peers import (
     Peer,
-    Recorder,
-    TLSSocket,
     answer,
     answer_and_stay,
     black_hole,
@@ -30,9 +23,7 @@ from .peers import (
     frame,
     free_port,
     full_socket,
-    header,
     no_leak,
-    read_frame,
     read_head,
     reply,
     serve_echo,
@@ -328,325 +319,9 @@ def test_an_interrupt_leaves_no_socket(fd: ModuleType, where: str) -> None:
             elif where == "connecting":
                 uri = f"ws://127.0.0.1:{hole}"
                 signal.setitimer(signal.ITIMER_REAL, 0.1)
+            begin = time.monotonic()
             with pytest.raises(KeyboardInterrupt):
-                fd.sync.client.connect(uri, **FAST, open_timeout=10)
+                fd.sync.client.connect(uri, **FAST, open_timeout=20)
+            assert time.monotonic() - begin < 10
     finally:
         signal.signal(signal.SIGALRM, before)
-
-
-# TLS
-
-
-def test_tls(
-    fd: ModuleType, server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
-    with (
-        Peer(echo, context=server_context) as peer,
-        no_leak(fd),
-        fd.sync.client.connect(peer.secure_uri, **FAST, ssl=client_context) as websocket,
-    ):
-        websocket.send("secret")
-        assert websocket.recv(timeout=5) == "secret"
-
-
-def test_tls_by_default_trusts_the_system(
-    fd: ModuleType,
-    server_context: ssl.SSLContext,
-    client_context: ssl.SSLContext,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with Peer(echo, context=server_context) as peer:
-        with no_leak(fd), pytest.raises(ssl.SSLCertVerificationError):
-            fd.sync.client.connect(peer.secure_uri, **FAST)
-        monkeypatch.setattr(ssl, "create_default_context", lambda: client_context)
-        fd.sync.client.connect(peer.secure_uri, **FAST).close()
-
-
-def test_tls_with_an_address(
-    fd: ModuleType, server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
-    with Peer(echo, context=server_context) as peer:
-        uri = f"wss://127.0.0.1:{peer.port}"
-        fd.sync.client.connect(uri, **FAST, ssl=client_context).close()
-
-
-def test_tls_name(
-    fd: ModuleType, server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
-    names = []
-    server_context.sni_callback = lambda _, name, __: names.append(name)
-    try:
-        with Peer(echo, context=server_context) as peer:
-            address = ("127.0.0.1", peer.port)
-            for name in ("LOCALHOST", "localhost."):
-                uri = f"wss://{name}"
-                fd.sync.client.connect(uri, **FAST, ssl=client_context, address=address).close()
-            fd.sync.client.connect(
-                "wss://other.example",
-                **FAST,
-                ssl=client_context,
-                server_hostname="localhost",
-                address=address,
-            ).close()
-            sock = socket.create_connection(("127.0.0.1", peer.port))
-            uri = "wss://localhost"
-            fd.sync.client.connect(uri, **FAST, ssl=client_context, sock=sock).close()
-    finally:
-        server_context.sni_callback = None
-    assert names == 4 * ["localhost"]
-
-
-def test_tls_wrong_name(
-    fd: ModuleType, server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
-    with Peer(echo, context=server_context) as peer, no_leak(fd):
-        address = ("127.0.0.1", peer.port)
-        with pytest.raises(ssl.SSLCertVerificationError) as raised:
-            fd.sync.client.connect(
-                "wss://other.example", **FAST, ssl=client_context, address=address
-            )
-        message = str(raised.value)
-        assert "Hostname mismatch" in message
-        assert "during the TLS handshake with other.example:443 via 127.0.0.1:" in message
-        assert raised.value.verify_code == 62
-        del raised
-
-
-def test_tls_expired(fd: ModuleType, ca: trustme.CA, client_context: ssl.SSLContext) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    ca.issue_cert("localhost", not_before=past, not_after=past).configure_cert(context)
-    with (
-        Peer(echo, context=context) as peer,
-        no_leak(fd),
-        pytest.raises(ssl.SSLCertVerificationError, match="expired"),
-    ):
-        fd.sync.client.connect(peer.secure_uri, **FAST, ssl=client_context)
-
-
-def test_tls_unknown_authority(fd: ModuleType, client_context: ssl.SSLContext) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("localhost").configure_cert(context)
-    with (
-        Peer(echo, context=context) as peer,
-        no_leak(fd),
-        pytest.raises(ssl.SSLCertVerificationError, match="TLS handshake with localhost"),
-    ):
-        fd.sync.client.connect(peer.secure_uri, **FAST, ssl=client_context)
-
-
-@pytest.mark.parametrize(
-    "handler",
-    [
-        pytest.param(lambda sock: sock.recv(1), id="end of the stream"),
-        pytest.param(lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), id="HTTP"),
-    ],
-)
-def test_tls_with_a_server_without(
-    fd: ModuleType, client_context: ssl.SSLContext, handler: Callable[[Any], None]
-) -> None:
-    with Peer(handler) as peer, no_leak(fd):
-        with pytest.raises((ssl.SSLError, ConnectionResetError)) as raised:
-            fd.sync.client.connect(peer.secure_uri, **FAST, ssl=client_context)
-        assert f"during the TLS handshake with localhost:{peer.port}" in str(raised.value)
-        del raised
-
-
-def test_tls_with_a_server_that_is_silent(fd: ModuleType, client_context: ssl.SSLContext) -> None:
-    with (
-        Peer(silent) as peer,
-        no_leak(fd),
-        pytest.raises(TimeoutError, match="timed out during the TLS handshake with local"),
-    ):
-        fd.sync.client.connect(peer.secure_uri, **FAST, ssl=client_context, open_timeout=0.1)
-
-
-def test_a_server_with_tls_for_a_client_without(
-    fd: ModuleType, server_context: ssl.SSLContext
-) -> None:
-    with (
-        Peer(echo, context=server_context) as peer,
-        no_leak(fd),
-        pytest.raises(fd.exceptions.InvalidMessage, match="valid HTTP response"),
-    ):
-        fd.sync.client.connect(f"ws://localhost:{peer.port}", **FAST)
-
-
-def test_a_bad_server_hostname(fd: ModuleType, client_context: ssl.SSLContext) -> None:
-    with (
-        Peer(silent) as peer,
-        no_leak(fd),
-        pytest.raises(ValueError),
-    ):
-        fd.sync.client.connect(
-            peer.secure_uri, **FAST, ssl=client_context, server_hostname=".example"
-        )
-
-
-# Challenges
-
-
-def digest_params(head: str) -> dict[str, str]:
-    value = header(head, "Authorization")
-    assert value is not None and value.startswith("Digest ")
-    pairs = re.findall(r'(\w+)=(?:"([^"]*)"|([^ ,]*))', value)
-    return {name: quoted or plain for name, quoted, plain in pairs}
-
-
-def challenge(nonce: str, extra: str = "") -> bytes:
-    return reply(
-        "401 Unauthorized",
-        f'WWW-Authenticate: Digest realm="r", qop="auth", algorithm=SHA-256, nonce="{nonce}"'
-        f"{extra}\r\n",
-    )
-
-
-def expected_response(params: dict[str, str], path: str) -> str:
-    def h(text: str) -> str:
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    ha1, ha2 = h("user:r:secret"), h(f"GET:{path}")
-    return h(f"{ha1}:{params['nonce']}:{params['nc']}:{params['cnonce']}:auth:{ha2}")
-
-
-def test_digest(fd: ModuleType) -> None:
-    recorder = Recorder(challenge("n1"))
-    with Peer(recorder) as peer, no_leak(fd):
-        uri = f"ws://user:secret@127.0.0.1:{peer.port}/path?q"
-        with fd.sync.client.connect(uri, **FAST) as websocket:
-            assert websocket.response.status_code == 101
-    first, second = recorder.heads
-    assert header(first, "Authorization") == "Basic dXNlcjpzZWNyZXQ="
-    params = digest_params(second)
-    assert params["uri"] == "/path?q"
-    assert params["response"] == expected_response(params, "/path?q")
-
-
-def test_digest_with_a_stale_nonce(fd: ModuleType) -> None:
-    recorder = Recorder(challenge("n1"), challenge("n2", ", stale=true"))
-    with Peer(recorder) as peer:
-        uri = f"ws://user:secret@127.0.0.1:{peer.port}/"
-        fd.sync.client.connect(uri, **FAST).close()
-    params = digest_params(recorder.heads[2])
-    assert params["nonce"] == "n2"
-    assert params["response"] == expected_response(params, "/")
-
-
-def test_digest_for_ever_stale(fd: ModuleType) -> None:
-    recorder = Recorder(*(challenge(f"n{i}", ", stale=true") for i in range(9)))
-    with Peer(recorder) as peer:
-        uri = f"ws://user:secret@127.0.0.1:{peer.port}/"
-        with pytest.raises(fd.exceptions.InvalidStatus, match="401"):
-            fd.sync.client.connect(uri, **FAST)
-    assert len(recorder.heads) == 3
-
-
-def test_digest_with_wrong_credentials(fd: ModuleType) -> None:
-    recorder = Recorder(challenge("n1"), challenge("n2"))
-    with Peer(recorder) as peer, no_leak(fd):
-        uri = f"ws://user:wrong@127.0.0.1:{peer.port}/"
-        with pytest.raises(fd.exceptions.InvalidStatus, match="401"):
-            fd.sync.client.connect(uri, **FAST)
-    assert len(recorder.heads) == 2
-
-
-def test_digest_then_a_redirect(fd: ModuleType) -> None:
-    recorder = Recorder(challenge("n1"), reply("302 Found", "Location: /new\r\n"))
-    with Peer(recorder) as peer:
-        uri = f"ws://user:secret@127.0.0.1:{peer.port}/old"
-        fd.sync.client.connect(uri, **FAST).close()
-    params = digest_params(recorder.heads[2])
-    assert (params["uri"], params["nc"]) == ("/new", "00000002")
-    assert params["response"] == expected_response(params, "/new")
-
-
-def test_a_challenge_that_is_not_answered(fd: ModuleType) -> None:
-    recorder = Recorder(*(4 * [challenge("n")]), reply("401 Unauthorized"))
-    with Peer(recorder) as peer:
-        credentials = f"ws://user:secret@127.0.0.1:{peer.port}"
-        sock = socket.create_connection(("127.0.0.1", peer.port))
-        for uri, kwargs in (
-            (peer.uri, {}),  # no credentials
-            (credentials, {"additional_headers": {"Authorization": "Bearer x"}}),
-            (credentials, {"sock": sock}),  # no other socket
-            (peer.uri, {"additional_headers": {"Authorization": "Bearer x"}}),
-            (credentials, {}),  # no challenge
-        ):
-            with pytest.raises(fd.exceptions.InvalidStatus, match="401"):
-                fd.sync.client.connect(uri, **FAST, **kwargs)
-    assert len(recorder.heads) == 5
-
-
-# TLS in TLS: what the streams have to do for it
-
-
-def connect_in_tls(fd: ModuleType, port: int, context: ssl.SSLContext) -> Any:
-    """Connect through TLS in TLS, as `connect()` does with an ``https://`` proxy."""
-    stream = fd.stream.open_stream(socket.create_connection(("127.0.0.1", port)))
-    deadline = time.monotonic() + 5
-    for _ in range(2):
-        stream = fd.stream.TLSStream(stream, context, server_hostname="localhost")
-        stream.handshake(deadline)
-    protocol = fd.client.ClientProtocol(fd.uri.parse_uri("wss://localhost/"))
-    websocket = fd.sync.client.ClientConnection(stream, protocol)
-    fd.sync.opening.shake_hands(stream, protocol, protocol.connect(), deadline)
-    websocket._opened()
-    return websocket
-
-
-def send_at_once(sock: TLSSocket, *pieces: bytes) -> None:
-    """Send pieces through TLS in TLS: each in records of its own, all of them in one packet."""
-    outer = sock.raw
-    for piece in pieces:
-        sock.object.write(piece)
-        outer.object.write(sock.outgoing.read())
-    outer._flush()
-
-
-def test_tls_in_tls(
-    fd: ModuleType, server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
-    def handler(sock: Any) -> None:
-        inner = TLSSocket(sock, server_context)
-        frames = [frame(1, str(number).encode()) for number in range(40)]
-        send_at_once(inner, switching(read_head(inner)), *frames)
-        serve_echo(inner)
-
-    with (
-        Peer(handler, context=server_context) as peer,
-        no_leak(fd),
-        connect_in_tls(fd, peer.port, client_context) as websocket,
-    ):
-        for number in range(40):
-            assert websocket.recv(timeout=5) == str(number)
-        for size in (10, 100):
-            websocket.send(size * "x")
-            assert websocket.recv(timeout=5) == size * "x"
-
-
-def test_tls_in_tls_is_read_to_its_end_when_nobody_waits(
-    fd: ModuleType, server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
-    """Decrypted bytes are in memory, at several levels: the socket need not become readable."""
-    pongs = []
-
-    def handler(sock: Any) -> None:
-        inner = TLSSocket(sock, server_context)
-        inner.sendall(switching(read_head(inner)))
-        for _ in range(5):
-            # A large message is received piece by piece, with nothing else in memory.
-            large = b"\x82\x7e\xea\x60" + 60000 * b"y"
-            pieces = (large[i : i + 6000] for i in range(0, len(large), 6000))
-            send_at_once(inner, frame(2, b"x"), *pieces, frame(9, b"ping"))
-            pongs.append(read_frame(inner))
-        serve_echo(inner)
-
-    with (
-        Peer(handler, context=server_context) as peer,
-        connect_in_tls(fd, peer.port, client_context) as websocket,
-    ):
-        peer.wait(lambda: len(pongs) == 5)
-        for _ in range(5):
-            assert websocket.recv(timeout=0) == b"x"
-            assert websocket.recv(timeout=0) == 60000 * b"y"
-    assert pongs == 5 * [(10, b"ping")]

@@ -25,7 +25,7 @@ from ..datastructures import Headers
 from ..exceptions import InvalidHandshake, InvalidStatus
 from ..extensions.permessage_deflate import enable_client_permessage_deflate
 from ..headers import is_token, validate_subprotocols
-from ..http11 import USER_AGENT
+from ..http11 import USER_AGENT, Response
 from ..protocol import State
 from ..stream import NOTHING, Stream, TLSStream, open_stream
 from ..uri import parse_uri
@@ -46,7 +46,7 @@ from .redirects import SOCKET, Target, next_target
 if TYPE_CHECKING:
     from ..datastructures import HeadersLike
     from ..extensions.base import ClientExtensionFactory
-    from ..http11 import Request, Response
+    from ..http11 import Request
     from ..typing import LoggerLike, Origin, PathLike, Subprotocol
     from ..uri import WebSocketURI
 
@@ -411,6 +411,7 @@ def shake_hands(
             _fail(protocol, lost)
         if protocol.state is OPEN:
             (response,) = protocol.events_received()
+            assert isinstance(response, Response)
             return response
 
 
