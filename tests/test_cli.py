@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import os
@@ -15,13 +16,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, Self
 
 import pytest
 
 from .sync.serving import TIMEOUT, certificates, echo, running
 
+HAS_EXTRA = all(importlib.util.find_spec(name) for name in ("prompt_toolkit", "rich"))
 BRACKETED_PASTE = "\x1b[?2004h"
 VT100 = re.compile(r"\x1b\[\d*[A-Z]|\x1b[78]|\r")
 
@@ -182,6 +184,14 @@ def test_rows_of_a_text(fd: ModuleType, text: str, columns: int, rows: int) -> N
     assert fd.cli.count_rows(text, columns) == rows
 
 
+@pytest.mark.parametrize("stream", [None, io.StringIO(), io.BytesIO()])
+def test_no_terminals(fd: ModuleType, stream: Any) -> None:
+    assert not fd.cli.is_terminal(stream)
+    if stream is not None:
+        stream.close()
+        assert not fd.cli.is_terminal(stream)
+
+
 # In this process
 
 
@@ -231,6 +241,25 @@ def test_it_ends_when_the_server_vanishes(fd: ModuleType, session: Any) -> None:
     assert re.search(r"Connection closed: 1006 .*\.\n\Z", output)
 
 
+def test_a_line_that_comes_too_late(fd: ModuleType, session: Any) -> None:
+    gone = threading.Event()
+
+    class Late(FakeInput):
+        def readline(self) -> str | bytes:
+            assert gone.wait(TIMEOUT)
+            return super().readline()
+
+    def main(connection: Any, original: Any = fd.cli.Plain.run) -> None:
+        original(connection)
+        gone.set()
+
+    with pytest.MonkeyPatch.context() as patch, running(fd, send("bye")) as run:
+        patch.setattr(fd.cli.Plain, "run", main)
+        patch.setitem(globals(), "FakeInput", Late)
+        output = session(uri_of(run), lines=["late\n"])
+    assert output.endswith("Connection closed: 1000 (OK).\n")
+
+
 def test_an_interrupt_closes_the_connection(
     fd: ModuleType, session: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +295,33 @@ def test_insecure_means_nothing_without_tls(fd: ModuleType, session: Any) -> Non
         assert "< bare\n" in session("--insecure", uri_of(run), ends=False)
 
 
+@pytest.mark.skipif(not HAS_EXTRA, reason="no extra")
+def test_a_connection_that_ends_between_two_prompts(fd: ModuleType) -> None:
+    with running(fd, echo) as run:
+        connection = fd.connect(uri_of(run))
+        terminal = fd.cli.Terminal.__new__(fd.cli.Terminal)
+        terminal.connection = connection
+        terminal._ended = threading.Event()
+        lines = ["last"]
+
+        def prompt(pre_run: Any) -> str:
+            terminal._ended.set()
+            return lines.pop()  # a second prompt would fail
+
+        terminal.session = SimpleNamespace(
+            prompt=prompt, app=SimpleNamespace(loop=None, future=None)
+        )
+        terminal.run()
+    assert lines == []
+    assert connection.close_code == 1000
+
+
 # As a process
+
+
+def test_main_module_does_nothing_when_imported(fd: ModuleType) -> None:
+    module = importlib.import_module(f"{fd.__name__}.__main__")
+    assert module.main is fd.cli.main
 
 
 def environment(fd: ModuleType) -> dict[str, str]:
@@ -421,7 +476,6 @@ class Screen:
 
 
 terminal = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are those of POSIX")
-HAS_EXTRA = all(importlib.util.find_spec(name) for name in ("prompt_toolkit", "rich"))
 # "dumb" has the plain interface, whatever is installed.
 TERMS = ["dumb", pytest.param("xterm", marks=pytest.mark.skipif(not HAS_EXTRA, reason="no extra"))]
 
@@ -455,6 +509,20 @@ def test_terminal_ends_with_the_connection(fd: ModuleType, term: str) -> None:
         screen.type("half a li")
         leave.set()
         screen.expect("Connection closed: 1000 (OK).")
+        assert screen.process.wait(TIMEOUT) == 0
+
+
+@terminal
+@pytest.mark.parametrize("term", TERMS)
+def test_terminal_and_a_server_that_vanishes(fd: ModuleType, term: str) -> None:
+    def handler(connection: Any) -> None:
+        connection.recv()
+        connection.socket.shutdown(2)
+
+    with running(fd, handler) as run, Screen(fd, uri_of(run), TERM=term) as screen:
+        screen.expect_prompt(1)
+        screen.type("hello\n")
+        screen.expect("Connection closed: 1006 ")
         assert screen.process.wait(TIMEOUT) == 0
 
 

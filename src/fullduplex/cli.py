@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ._version import __version__
 from .codec import IMPLEMENTATION
 from .exceptions import ConnectionClosed
-from .frames import Close
+from .frames import Close, CloseCode
 from .sync.client import connect
 
 if TYPE_CHECKING:
@@ -70,10 +70,8 @@ def describe(message: Data) -> str:
 
 def describe_end(connection: Connection) -> str:
     """Give the line that tells how the connection ended."""
-    code, reason = connection.close_code, connection.close_reason
-    if code is None:
-        return "Connection lost."
-    return f"Connection closed: {escape(str(Close(code, reason or '')))}."
+    code = connection.close_code or CloseCode.ABNORMAL_CLOSURE
+    return f"Connection closed: {escape(str(Close(code, connection.close_reason or '')))}."
 
 
 class Plain:
@@ -138,12 +136,9 @@ class Terminal:
     @staticmethod
     def usable() -> bool:
         """Tell whether there is a terminal, and what is needed to make use of it."""
-        try:
-            interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        except (AttributeError, ValueError):
-            return False
         return (
-            interactive
+            is_terminal(sys.stdin)
+            and is_terminal(sys.stdout)
             and os.environ.get("TERM", "") not in ("", "dumb")
             and all(importlib.util.find_spec(name) for name in ("prompt_toolkit", "rich"))
         )
@@ -187,6 +182,14 @@ class Terminal:
         future = self.session.app.future
         if self._ended.is_set() and future is not None and not future.done():
             self.session.app.exit(exception=EOFError())
+
+
+def is_terminal(stream: Any) -> bool:
+    """Tell whether a standard stream is a terminal; some are no streams, or closed."""
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
 
 
 def clean_line(line: str | bytes) -> str:

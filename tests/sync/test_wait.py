@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from types import ModuleType
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -403,40 +404,91 @@ def test_a_socket_without_a_descriptor_is_refused(fd: ModuleType, pairs: Any) ->
     assert fd.wait([pair.client, connection], 0) == [connection]
 
 
+class Select:
+    """A `select` that knows when it is used."""
+
+    POLLIN = select.POLLIN
+
+    def __init__(self, on_poll: Callable[[], Any], *, blind: bool = False) -> None:
+        self.on_poll = on_poll
+        self.blind = blind
+        self.timeouts: list[float | None] = []
+        self.poller = select.poll()
+
+    def poll(self) -> Any:
+        return SimpleNamespace(register=self.poller.register, poll=self._poll)
+
+    def _poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        self.timeouts.append(timeout)
+        self.on_poll()
+        return [] if self.blind else self.poller.poll(timeout)
+
+
+def once(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Make a function do something the first time only."""
+    calls = iter([function])
+    return lambda: next(calls, lambda: None)()
+
+
+def test_something_comes_while_it_polls(
+    fd: ModuleType, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = pairs()
+    fake = Select(once(lambda: pair.server.send("now")))
+    monkeypatch.setattr(fd.sync.wait, "select", fake)
+    assert fd.wait([pair.client]) == [pair.client]
+    assert fake.timeouts == [None] if fd.sync.wait.WAIT_SLICE is None else fake.timeouts
+
+
+def test_a_connection_whose_close_takes_long_is_looked_at_now_and_then(
+    fd: ModuleType, pairs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, open_ = pairs(bare=True), pairs()
+    closer = threading.Thread(target=closing.client.close)
+    closer.start()
+    eventually(lambda: closing.client._reader.owner == fd.roles.CLOSE)
+    fake = Select(once(closing.far.close))
+    monkeypatch.setattr(fd.sync.wait, "select", fake)
+    assert fd.wait([closing.client, open_.client]) == [closing.client]
+    assert set(fake.timeouts) == {1000 * fd.sync.wait.CLOSER_SLICE}
+    closer.join(TIMEOUT)
+
+
+def test_a_reader_that_stays_longer_than_a_moment(fd: ModuleType) -> None:
+    roles, owners = fd.roles, [fd.roles.SERVICE, fd.roles.FREE]
+    role = SimpleNamespace(try_acquire=lambda kind: owners.pop(0), acquire=lambda *args: False)
+    assert fd.sync.wait.enter(SimpleNamespace(_reader=role))
+    owners[:] = [roles.SERVICE]
+    leaves = SimpleNamespace(try_acquire=lambda kind: owners.pop(0), acquire=lambda *args: True)
+    assert fd.sync.wait.enter(SimpleNamespace(_reader=leaves))
+    owners[:] = [roles.SERVICE, roles.CLOSE]
+    assert not fd.sync.wait.enter(SimpleNamespace(_reader=role))
+
+
 def test_without_poll(fd: ModuleType, pairs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows."""
-
-    class Select:
-        select = staticmethod(fd.sync.wait.select.select)
-
-    one, other = pairs(), pairs()
-    monkeypatch.setattr(fd.sync.wait, "select", Select)
+    one, other, closing = pairs(), pairs(), pairs(bare=True)
+    monkeypatch.setattr(fd.sync.wait, "select", SimpleNamespace(select=select.select))
     assert fd.wait([one.client, other.client], 0.01) == []
     waiting = Waiting(fd, [one.client, other.client])
     other.server.send("now")
     assert waiting.join() == [other.client]
+    closer = threading.Thread(target=closing.client.close)
+    closer.start()
+    eventually(lambda: closing.client._reader.owner == fd.roles.CLOSE)
+    assert fd.wait([closing.client], 0.01) == []
+    closing.far.close()
+    assert fd.wait([closing.client], SOON) == [closing.client]
+    closer.join(TIMEOUT)
 
 
 def test_where_a_cut_gives_no_sign(
     fd: ModuleType, pairs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on macOS, where poll() may sleep through a shutdown() of our own."""
-
-    class Blind:
-        def register(self, fd: int, events: int) -> None:
-            pass
-
-        def poll(self, timeout: float) -> list[tuple[int, int]]:
-            time.sleep(timeout / 1000)
-            return []
-
-    class Select:
-        POLLIN = 1
-        poll = Blind
-
     pair = pairs()
-    monkeypatch.setattr(fd.sync.wait, "select", Select)
+    fake = Select(once(lambda: pair.server.send("now")), blind=True)
+    monkeypatch.setattr(fd.sync.wait, "select", fake)
     monkeypatch.setattr(fd.sync.wait, "WAIT_SLICE", 0.01)
-    waiting = Waiting(fd, [pair.client])
-    pair.server.send("now")
-    assert waiting.join() == [pair.client]
+    assert fd.wait([pair.client], SOON) == [pair.client]
+    assert set(fake.timeouts) == {10}

@@ -96,12 +96,10 @@ class _Waiter:
             self._held.append(connection)
             entered.add(connection)
             fd = connection._stream.fileno()
-            if fd < 0:
-                if connection.protocol.state is CLOSED:
-                    continue
+            if fd < 0 and connection.protocol.state is not CLOSED:
                 raise ValueError(f"the socket of {connection!r} has no file descriptor")
             self._by_fd[fd] = connection
-            if self._poller is not None:
+            if self._poller is not None and fd >= 0:
                 self._poller.register(fd, select.POLLIN)
         return entered
 
@@ -117,7 +115,7 @@ class _Waiter:
         elif self._by_fd:
             fds = select.select(list(self._by_fd), [], [], left)[0]
         else:
-            time.sleep(left or 0.0)  # select() on Windows wants one socket at least
+            time.sleep(CLOSER_SLICE)  # select() on Windows wants one socket at least
             fds = []
         if sliced and not fds:
             return set(self._held)  # one may have been cut without a sign of it
