@@ -74,7 +74,7 @@ def binary(far: FarEnd) -> None:
 def large(far: FarEnd) -> None:
     with far.open() as connection:
         echoed(connection, bytes_of(LARGE))
-        echoed(connection, (TEXT * (LARGE // 10))[: LARGE // 2])
+        echoed(connection, TEXT * (LARGE // 100))
     assert far.saw()["code"] == 1000
 
 
@@ -135,7 +135,7 @@ def closes_by_them(far: FarEnd) -> None:
 EXCHANGES: dict[str, Callable[[FarEnd], None]] = {
     "text": text,
     "binary": binary,
-    "large": large,
+    "10 MB": large,
     "fragments": fragments,
     "pings": pings,
     "closes by us": closes_by_us,

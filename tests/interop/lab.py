@@ -35,6 +35,10 @@ class Lab:
             self.things[key] = make()
         return self.things[key]
 
+    def forget(self) -> None:
+        """Start anew after a failure, so that nothing left over from it fails other tests."""
+        self.things.clear()
+
     def program(self, command: list[str]) -> Program:
         """Give a running program."""
         return self.kept(

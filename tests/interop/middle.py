@@ -104,20 +104,27 @@ def microsocks(lab: Lab) -> str:
     return f"socks5h://user:secret@127.0.0.1:{port}"
 
 
+def version_of(command: tuple[str, ...]) -> str:
+    if len(command) == 1:
+        find_program(*command)
+        return "–"
+    return program_version(*command)
+
+
 @dataclasses.dataclass(frozen=True)
 class Way:
     """A way from our client to our server."""
 
     name: str
-    program: tuple[str, ...]
-    """The program whose version is shown, and how it tells it."""
+    programs: tuple[tuple[str, ...], ...]
+    """The programs on it, each with the argument for its version, if it knows one."""
     reverse: Callable[[Lab, int], int] | None = None
     """Starts the proxy in front of the server, which brings TLS; gives its port."""
     forward: Callable[[Lab], str] | None = None
     """Starts the proxy in front of the client; gives its URL."""
 
     def version(self) -> str:
-        return program_version(*self.program)
+        return ", ".join(map(version_of, self.programs))
 
     def lead(self, lab: Lab, port: int) -> tuple[str, dict[str, Any]]:
         """Give the URL and the other arguments of `connect` that lead this way to a server."""
@@ -130,11 +137,23 @@ class Way:
         return url, options
 
 
+NGINX_VERSION, HAPROXY_VERSION = ("nginx", "-v"), ("haproxy", "-v")
+TINYPROXY_VERSION, MICROSOCKS = ("tinyproxy", "-v"), ("microsocks",)
 WAYS = [
-    Way("nginx with TLS", ("nginx", "-v"), reverse=nginx),
-    Way("HAProxy with TLS", ("haproxy", "-v"), reverse=haproxy),
-    Way("tinyproxy (HTTP)", ("tinyproxy", "-v"), forward=tinyproxy),
-    Way("tinyproxy, then nginx", ("tinyproxy", "-v"), forward=tinyproxy, reverse=nginx),
-    Way("microsocks (SOCKS5)", ("microsocks", "-h"), forward=microsocks),
-    Way("microsocks, then HAProxy", ("microsocks", "-h"), forward=microsocks, reverse=haproxy),
+    Way("nginx (TLS)", (NGINX_VERSION,), reverse=nginx),
+    Way("HAProxy (TLS)", (HAPROXY_VERSION,), reverse=haproxy),
+    Way("tinyproxy (HTTP proxy)", (TINYPROXY_VERSION,), forward=tinyproxy),
+    Way(
+        "tinyproxy, then nginx (TLS)",
+        (TINYPROXY_VERSION, NGINX_VERSION),
+        forward=tinyproxy,
+        reverse=nginx,
+    ),
+    Way("microsocks (SOCKS5)", (MICROSOCKS,), forward=microsocks),
+    Way(
+        "microsocks, then HAProxy (TLS)",
+        (MICROSOCKS, HAPROXY_VERSION),
+        forward=microsocks,
+        reverse=haproxy,
+    ),
 ]

@@ -28,5 +28,9 @@ def test_exchange(
 ) -> None:
     heading = (row.name, row.version(), row.role)
     table.note(heading, exchange, fd.IMPLEMENTATION, deflate, False)
-    EXCHANGES[exchange](row.make(lab, fd, deflate))
+    try:
+        EXCHANGES[exchange](row.make(lab, fd, deflate))
+    except BaseException:
+        lab.forget()
+        raise
     table.note(heading, exchange, fd.IMPLEMENTATION, deflate, True)
