@@ -361,7 +361,8 @@ class TLSStream(Stream):
         size = len(view)
         self._mutex.acquire()
         try:
-            count = self._decrypt_into(size, view)  # type: ignore[arg-type]
+            # With a buffer to read into, it returns how many bytes it put there.
+            count: int = self._decrypt_into(size, view)  # type: ignore[arg-type, assignment]
             # A read gives the rest of one record: more of it is left only if the view is full.
             self._unread = count == size or self._incoming.pending > 0
         except ssl.SSLWantReadError:
@@ -389,7 +390,7 @@ class TLSStream(Stream):
     def _write_view(self, view: memoryview, deadline: float | None) -> bool:
         if Stream._write_view(self, view, deadline) and self.raw.flush(deadline):
             return True
-        self.torn = self.torn or bool(self.raw.backlog)
+        self.torn = self.torn or self.raw.unsent()
         return False
 
     def send_some(self, data: BytesLike) -> int:
@@ -411,7 +412,7 @@ class TLSStream(Stream):
         return Stream.flush(self, deadline) and self.raw.flush(deadline)
 
     def unsent(self) -> bool:
-        return bool(self.backlog or self.raw.backlog or self._outgoing.pending)
+        return bool(self.backlog or self._outgoing.pending or self.raw.unsent())
 
     def wait_writable(self, deadline: float | None) -> bool:
         return self.raw.flush(deadline)

@@ -1,0 +1,201 @@
+"""Roles: who has one, who waits for it, and that nobody is forgotten."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from .streams import SOON, Background, until
+
+
+@pytest.fixture(params=["Role", "PurePythonRole"])
+def role(request: pytest.FixtureRequest, fd: ModuleType) -> Any:
+    return getattr(fd.roles, request.param)(threading.Condition())
+
+
+def test_kinds_are_different(fd: ModuleType) -> None:
+    roles = fd.roles
+    kinds = [roles.FREE, roles.RECV, roles.CLOSE, roles.SERVICE, roles.WAIT, roles.SEND]
+    assert roles.FREE == 0
+    assert len(set(kinds)) == 6
+
+
+def test_which_role(fd: ModuleType) -> None:
+    assert (fd.roles.Role is fd.roles.PurePythonRole) is (fd.IMPLEMENTATION == "pure")
+
+
+def test_taking_and_releasing(fd: ModuleType, role: Any) -> None:
+    assert role.owner == fd.roles.FREE
+    assert role.try_acquire(fd.roles.RECV) == fd.roles.FREE
+    assert role.owner == fd.roles.RECV
+    assert role.try_acquire(fd.roles.SERVICE) == fd.roles.RECV
+    assert role.owner == fd.roles.RECV
+    role.release()
+    assert role.owner == fd.roles.FREE
+    assert role.acquire(fd.roles.CLOSE)
+    assert role.owner == fd.roles.CLOSE
+    role.release()
+
+
+def test_owner_is_told_also_to_the_owner(fd: ModuleType, role: Any) -> None:
+    """A role is not re-entrant."""
+    role.try_acquire(fd.roles.SEND)
+    assert role.try_acquire(fd.roles.SEND) == fd.roles.SEND
+
+
+def test_time_limit(fd: ModuleType, role: Any) -> None:
+    role.try_acquire(fd.roles.RECV)
+    assert not role.acquire(fd.roles.CLOSE, 0)
+    assert not role.acquire(fd.roles.CLOSE, -1)
+    begin = time.monotonic()
+    assert not role.acquire(fd.roles.CLOSE, SOON)
+    assert time.monotonic() - begin >= SOON
+    assert role.owner == fd.roles.RECV
+    role.release()
+    assert role.acquire(fd.roles.CLOSE, 0)
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_waiter_gets_the_role(fd: ModuleType, role: Any, timeout: float | None) -> None:
+    role.try_acquire(fd.roles.RECV)
+    waiting = Background(role.acquire, fd.roles.CLOSE, timeout)
+    time.sleep(0.01)  # most likely it waits now; it must get the role in any case
+    assert waiting.thread.is_alive()
+    role.release()
+    assert waiting.result() is True
+    assert role.owner == fd.roles.CLOSE
+
+
+class Forced(threading.Condition):
+    """A condition that does something at the moment when a waiter has it, before it tries again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_entry: Any = None
+
+    def __enter__(self) -> bool:
+        result = super().__enter__()
+        act, self.at_entry = self.at_entry, None
+        if act is not None:
+            act()
+        return result
+
+
+@pytest.mark.parametrize("kind", ["Role", "PurePythonRole"])
+def test_release_between_the_first_try_and_the_wait(fd: ModuleType, kind: str) -> None:
+    """Nobody waits yet, so nobody is woken; the waiter has to see that the role is free."""
+    condition = Forced()
+    role = getattr(fd.roles, kind)(condition)
+    role.try_acquire(fd.roles.RECV)
+    condition.at_entry = role.release
+    assert role.acquire(fd.roles.CLOSE, 60)
+    assert role.owner == fd.roles.CLOSE
+
+
+@pytest.mark.parametrize("kind", ["Role", "PurePythonRole"])
+def test_role_taken_between_wake_up_and_try(fd: ModuleType, kind: str) -> None:
+    """A third thread is faster: the waiter goes on waiting, and gets it the next time."""
+
+    class Stealing(threading.Condition):
+        stolen = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            woken = super().wait(timeout)
+            if not self.stolen:
+                self.stolen += 1
+                assert role.try_acquire(fd.roles.SERVICE) == fd.roles.FREE
+            return woken
+
+    condition = Stealing()
+    role = getattr(fd.roles, kind)(condition)
+    role.try_acquire(fd.roles.RECV)
+    waiting = Background(role.acquire, fd.roles.CLOSE, None)
+    while not condition.stolen:
+        if role.owner == fd.roles.RECV and not condition.stolen:
+            with condition:
+                waits = bool(condition._waiters)  # type: ignore[attr-defined]
+            if waits:
+                role.release()
+                break
+    until(lambda: condition.stolen)
+    assert role.owner == fd.roles.SERVICE
+    assert waiting.thread.is_alive()
+    role.release()
+    assert waiting.result() is True
+    assert role.owner == fd.roles.CLOSE
+
+
+def test_waiter_that_gives_up_leaves_no_trace(fd: ModuleType, role: Any) -> None:
+    """A release after it touches the condition no more: its lock may then be held by who releases."""
+    role.try_acquire(fd.roles.RECV)
+    assert not role.acquire(fd.roles.CLOSE, 0.001)
+    role.release()
+    assert role.acquire(fd.roles.CLOSE, 0)
+
+
+def test_exception_in_a_waiter(fd: ModuleType) -> None:
+    class Interrupted(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            raise KeyboardInterrupt
+
+    for kind in ("Role", "PurePythonRole"):
+        role = getattr(fd.roles, kind)(Interrupted())
+        role.try_acquire(fd.roles.RECV)
+        with pytest.raises(KeyboardInterrupt):
+            role.acquire(fd.roles.CLOSE)
+        assert role.owner == fd.roles.RECV
+        role.release()
+        assert role.try_acquire(fd.roles.CLOSE) == fd.roles.FREE
+
+
+def test_reset_after_a_fork(fd: ModuleType, role: Any) -> None:
+    role.try_acquire(fd.roles.RECV)
+    role.reset(threading.Condition())
+    assert role.owner == fd.roles.FREE
+    assert role.try_acquire(fd.roles.SEND) == fd.roles.FREE
+    waiting = Background(role.acquire, fd.roles.CLOSE, 60)
+    role.release()
+    assert waiting.result() is True
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stress(fd: ModuleType, role: Any, seed: int) -> None:
+    """One owner at a time, and in the end everybody had their turns."""
+    inside: list[int] = []
+    clashes: list[Any] = []
+    turns = [0] * 6
+    waited_in_vain = [0] * 6
+
+    def work(number: int) -> None:
+        rng = random.Random(seed * 100 + number)
+        for _ in range(400):
+            how = rng.randrange(3)
+            if how == 0:
+                taken = role.try_acquire(number + 1) == fd.roles.FREE
+            elif how == 1:
+                taken = role.acquire(number + 1, 0.0001)
+            else:
+                taken = role.acquire(number + 1)
+            if not taken:
+                waited_in_vain[number] += 1
+                continue
+            inside.append(number)
+            if len(inside) != 1 or role.owner != number + 1:
+                clashes.append((number, list(inside)))
+            if rng.random() < 0.2:
+                time.sleep(0)
+            turns[number] += 1
+            inside.remove(number)
+            role.release()
+
+    threads = [Background(work, number) for number in range(6)]
+    for thread in threads:
+        thread.result(50)
+    assert clashes == []
+    assert [a + b for a, b in zip(turns, waited_in_vain, strict=True)] == [400] * 6
+    assert role.owner == fd.roles.FREE
