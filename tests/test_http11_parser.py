@@ -1,4 +1,4 @@
-"""Parsers of HTTP messages."""
+"""What the parsers of HTTP messages have in common."""
 
 from __future__ import annotations
 
@@ -13,66 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-TCHARS = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-REQUEST = (
-    b"GET /chat?x=%20 HTTP/1.1\r\n"
-    b"Host: example.com\r\n"
-    b"upgrade:websocket\r\n"
-    b"Connection: \t Upgrade \t\r\n"
-    b"X-Empty:\r\n"
-    b"X-Blank: \t\r\n"
-    b"X-Latin: \xe9t\xe9, a:b\r\n"
-    b"Cookie: a\r\n"
-    b"Cookie: b\r\n"
-    b"\r\n"
+from .http_messages import (
+    CHUNKED,
+    LENGTH,
+    REQUEST,
+    RESPONSE_101,
+    TCHARS,
+    failure,
+    feed_all,
+    outcome,
 )
-REQUEST_HEADERS = [
-    ("Host", "example.com"),
-    ("upgrade", "websocket"),
-    ("Connection", "Upgrade"),
-    ("X-Empty", ""),
-    ("X-Blank", ""),
-    ("X-Latin", "\xe9t\xe9, a:b"),
-    ("Cookie", "a"),
-    ("Cookie", "b"),
-]
-RESPONSE_101 = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
-LENGTH = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\n"
-CHUNKED = b"HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def bytewise(data):
-    return [data[i : i + 1] for i in range(len(data))]
-
-
-def feed_all(parser, pieces, eof=False):
-    """Feed a parser like a protocol does: what comes behind the message is kept."""
-    message = None
-    for piece in pieces:
-        if message is None:
-            message = parser.feed(piece)
-        else:
-            parser.leftover += piece
-    if eof and message is None:
-        message = parser.feed_eof()
-    return message
-
-
-def outcome(parser, pieces, eof=False):
-    """Give what comes out, exceptions by their type, to compare ways to cut the same bytes."""
-    try:
-        message = feed_all(parser, pieces, eof)
-    except Exception as exc:
-        return type(exc)
-    return message, parser.leftover
-
-
-def failure(make, data):
-    """Give the exception for some data; it has to be the same kind byte by byte."""
-    with pytest.raises(Exception) as caught:
-        make().feed(data)
-    assert outcome(make(), bytewise(data)) is caught.type
-    return caught.value
+from .pieces import bytewise
 
 
 @pytest.fixture
@@ -82,143 +33,6 @@ def limits(fd, monkeypatch):
     monkeypatch.setattr(fd.http11_parser, "MAX_NUM_HEADERS", 4)
     monkeypatch.setattr(fd.http11_parser, "MAX_HEAD_SIZE", 200)
     monkeypatch.setattr(fd.http11_parser, "MAX_BODY_SIZE", 10)
-
-
-# Requests
-
-
-def test_request(fd):
-    parser = fd.http11_parser.RequestParser()
-    request = parser.feed(REQUEST)
-    assert (request.method, request.path, request.protocol) == ("GET", "/chat?x=%20", "HTTP/1.1")
-    assert list(request.headers.raw_items()) == REQUEST_HEADERS
-    assert parser.leftover == b""
-
-
-def test_request_byte_by_byte(fd):
-    parser = fd.http11_parser.RequestParser()
-    for piece in bytewise(REQUEST[:-1]):
-        assert parser.feed(piece) is None
-    assert list(parser.feed(REQUEST[-1:]).headers.raw_items()) == REQUEST_HEADERS
-    assert parser.leftover == b""
-
-
-def test_request_and_what_comes_behind_it(fd):
-    parser = fd.http11_parser.RequestParser()
-    assert parser.feed(REQUEST + b"\x81\x80\n\r\n\r\n") is not None
-    assert parser.leftover == b"\x81\x80\n\r\n\r\n"
-
-
-def test_first_line_says_that_it_is_http(fd):
-    parser = fd.http11_parser.RequestParser()
-    parser.feed(b"GET / HTTP/1.1\r")
-    assert not parser.has_first_line
-    parser.feed(b"\n")
-    assert parser.has_first_line
-
-
-@pytest.mark.parametrize(
-    ("line", "method", "path", "protocol"),
-    [
-        (b"POST / HTTP/1.1", "POST", "/", "HTTP/1.1"),
-        (b"get / HTTP/1.1", "get", "/", "HTTP/1.1"),
-        (b"M-SEARCH * HTTP/1.1", "M-SEARCH", "*", "HTTP/1.1"),
-        (b"GET / HTTP/1.0", "GET", "/", "HTTP/1.0"),
-        (b"GET http://h:1/p?q HTTP/1.1", "GET", "http://h:1/p?q", "HTTP/1.1"),
-        (b'GET /"<>\\^`{|} HTTP/1.1', "GET", '/"<>\\^`{|}', "HTTP/1.1"),
-        (b"CONNECT h:1 HTTP/1.1", "CONNECT", "h:1", "HTTP/1.1"),
-    ],
-)
-def test_request_lines(fd, line, method, path, protocol):
-    request = fd.http11_parser.RequestParser().feed(line + b"\r\n\r\n")
-    assert (request.method, request.path, request.protocol) == (method, path, protocol)
-    assert len(request.headers) == 0
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"HELO relay.invalid",
-        b"GET /",
-        b"GET  / HTTP/1.1",
-        b"GET / HTTP/1.1 ",
-        b"GET /\tHTTP/1.1",
-        b"GET\t/ HTTP/1.1",
-        b"GET /a b HTTP/1.1",
-        b"GET  HTTP/1.1",
-        b"GET / http/1.1",
-        b"GET / HTTP/1",
-        b"GET / HTTP/1.10",
-        b"GET / HTTP/1.x",
-        b"GET / XTTP/1.1",
-        b"GET /\x00 HTTP/1.1",
-        b"GET /\x7f HTTP/1.1",
-        b"GET /\xc3\xa9 HTTP/1.1",
-        b"GET /\r HTTP/1.1",
-        b"G@T / HTTP/1.1",
-        b"G\xcbT / HTTP/1.1",
-    ],
-)
-def test_not_a_request_line(fd, line):
-    exc = failure(fd.http11_parser.RequestParser, line + b"\r\n\r\n")
-    assert type(exc) is ValueError
-    assert str(exc).startswith("expected an HTTP request line, got ")
-    assert repr(line)[2:-1] in str(exc)
-
-
-@pytest.mark.parametrize("line", [b"PRI * HTTP/2.0", b"GET / HTTP/0.9", b"GET / HTTP/3.0"])
-def test_other_versions_in_request(fd, line):
-    exc = failure(fd.http11_parser.RequestParser, line + b"\r\n\r\nSM\r\n\r\n")
-    assert type(exc) is fd.exceptions.InvalidProtocol
-    assert exc.protocol == line[-8:].decode()
-
-
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        (b"\x16\x03\x01\x02\x00\x01\x00", "TLS"),
-        (b"\x15\x03\x01\x00\x02\x02\x50", "TLS"),
-        (b"\x81\x85\x00\x00\x00\x00hello", "WebSocket frame"),
-        (b"\x88\x80\x00\x00\x00\x00", "WebSocket frame"),
-        (b"\x00\x00\x00", r"\\x00\\x00\\x00"),
-        (b"\xf4", r"\\xf4"),
-        (b"\r\n", r"\\r\\n"),
-        (b" GET / HTTP/1.1\r\n", " GET /"),
-        (b"\x05\x01\x00", r"\\x05"),
-    ],
-)
-def test_first_byte_is_not_that_of_a_request(fd, data, text):
-    # There is no need for a line ending, which may never come, to know.
-    with pytest.raises(ValueError, match=rf"^expected an HTTP request, got .*{text}"):
-        fd.http11_parser.RequestParser().feed(data)
-    with pytest.raises(ValueError, match=r"^expected an HTTP request, got "):
-        fd.http11_parser.RequestParser().feed(data[:1])
-
-
-@pytest.mark.parametrize(
-    ("header", "error"),
-    [
-        (b"Transfer-Encoding: chunked", "Transfer-Encoding is 'chunked'"),
-        (b"transfer-encoding: identity", "Transfer-Encoding is 'identity'"),
-        (b"Transfer-Encoding:", "Transfer-Encoding is ''"),
-        (b"Content-Length: 1", "Content-Length is '1'"),
-        (b"Content-Length: 00", "Content-Length is '00'"),
-        (b"Content-Length: -0", "Content-Length is '-0'"),
-        (b"Content-Length: 0, 0", "Content-Length is '0, 0'"),
-        (b"Content-Length: 0\r\nContent-Length: 5", "Content-Length is '5'"),
-        (b"Content-Length: \xb2", "Content-Length is '\xb2'"),
-        (b"Content-Length:", "Content-Length is ''"),
-    ],
-)
-def test_r13_request_with_a_body(fd, header, error):
-    data = b"GET / HTTP/1.1\r\nHost: h\r\n" + header + b"\r\n\r\n"
-    exc = failure(fd.http11_parser.RequestParser, data)
-    assert str(exc) == f"request with a body, {error}"
-
-
-def test_empty_body_is_none(fd):
-    data = b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
-    assert fd.http11_parser.RequestParser().feed(data).method == "POST"
 
 
 # Headers
@@ -345,6 +159,12 @@ def test_number_of_headers(fd, limits):
         assert str(exc) == "more than 4 headers"
 
 
+def test_headers_of_each_response_are_counted_anew(fd, limits):
+    interim = b"HTTP/1.1 100 \r\na: b\r\na: b\r\na: b\r\n\r\n"
+    final = b"HTTP/1.1 204 \r\na: b\r\na: b\r\na: b\r\na: b\r\n\r\n"
+    assert fd.http11_parser.ResponseParser().feed(interim + final).status_code == 204
+
+
 @pytest.mark.parametrize(
     ("kind", "first"),
     [("RequestParser", b"GET / HTTP/1.1\r\n"), ("ResponseParser", b"HTTP/1.1 101 x\r\n")],
@@ -416,6 +236,27 @@ def test_default_limits(fd):
     assert (parser.MAX_HEAD_SIZE, parser.MAX_BODY_SIZE) == (2**17, 2**20)
 
 
+@pytest.mark.parametrize(
+    ("data", "before"),
+    [
+        (LENGTH.replace(b"5", b"11"), 0),
+        (LENGTH.replace(b"5", b"99999999999999999999"), 0),
+        (b"HTTP/1.1 403 No\r\n\r\n" + b"x" * 11, 10),
+        (CHUNKED + b"b\r\nhello world\r\n0\r\n\r\n", 0),
+        (CHUNKED + b"6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n", 0),
+    ],
+)
+def test_r2_size_of_the_body(fd, limits, data, before):
+    exc = failure(fd.http11_parser.ResponseParser, data)
+    assert type(exc) is fd.exceptions.SecurityError
+    assert str(exc) == "body of HTTP response exceeds limit of 10 bytes"
+
+
+def test_largest_body(fd, limits):
+    data = LENGTH.replace(b"5", b"10") + b"x" * 10
+    assert fd.http11_parser.ResponseParser().feed(data).body == b"x" * 10
+
+
 def test_limits_from_the_environment():
     names = ["MAX_LINE_LENGTH", "MAX_NUM_HEADERS", "MAX_HEAD_SIZE", "MAX_BODY_SIZE"]
     environ = {f"FULLDUPLEX_{name}": str(number) for number, name in enumerate(names, 1)}
@@ -436,224 +277,6 @@ def test_nonsense_in_the_environment(fd, monkeypatch, text):
     monkeypatch.setenv("FULLDUPLEX_MAX_LINE_LENGTH", text)
     with pytest.raises(ValueError, match=r"^environment variable FULLDUPLEX_MAX_LINE_LENGTH"):
         fd.http11_parser.read_limit("FULLDUPLEX_MAX_LINE_LENGTH", 1)
-
-
-# Responses
-
-
-def test_response_101(fd):
-    parser = fd.http11_parser.ResponseParser()
-    assert parser.head is None
-    response = parser.feed(RESPONSE_101 + b"\x81\x00\n")
-    assert (response.status_code, response.reason_phrase) == (101, "Switching Protocols")
-    assert list(response.headers.raw_items()) == [("Upgrade", "websocket")]
-    assert response.body == b""
-    assert parser.leftover == b"\x81\x00\n"
-    assert parser.head is response
-
-
-def test_response_101_has_no_body_whatever_it_says(fd):
-    parser = fd.http11_parser.ResponseParser()
-    data = b"HTTP/1.1 101 X\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n\x81\x00"
-    assert parser.feed(data).status_code == 101
-    assert parser.leftover == b"\x81\x00"
-
-
-@pytest.mark.parametrize(
-    ("line", "status", "reason"),
-    [
-        (b"HTTP/1.1 204 No Content", 204, "No Content"),
-        (b"HTTP/1.1 204 ", 204, ""),
-        (b"HTTP/1.1 204", 204, ""),
-        (b"HTTP/1.0 304 \xe9\t!", 304, "\xe9\t!"),
-        (b"HTTP/1.1 204  two spaces", 204, " two spaces"),
-    ],
-)
-def test_status_lines(fd, line, status, reason):
-    response = fd.http11_parser.ResponseParser().feed(line + b"\r\n\r\n")
-    assert (response.status_code, response.reason_phrase) == (status, reason)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"HTTP/1.1",
-        b"HTTP/1.1 ",
-        b"HTTP/1.1 20 OK",
-        b"HTTP/1.1 2000 OK",
-        b"HTTP/1.1 +20 OK",
-        b"HTTP/1.1 2O0 OK",
-        b"HTTP/1.1 200OK",
-        b"HTTP/1.1  200 OK",
-        b"HTTP/1.1 200\tOK",
-        b"HTTP/1.1 200 O\x00K",
-        b"HTTP/1.1 200 O\rK",
-        b"HTTP/1.1 \xb2\xb2\xb2 OK",
-        b"HTTP/1 200 OK",
-        b"HTTP/1.11 200 OK",
-        b"HTTP/ 200 OK",
-        b"HTTP/x.y 200 OK",
-    ],
-)
-def test_not_a_status_line(fd, line):
-    exc = failure(fd.http11_parser.ResponseParser, line + b"\r\n\r\n")
-    assert type(exc) is ValueError
-    assert str(exc).startswith("expected an HTTP status line, got ")
-
-
-@pytest.mark.parametrize(
-    ("line", "error"),
-    [
-        (b"HTTP/2.0 200 OK", "unsupported HTTP version: HTTP/2.0"),
-        (b"HTTP/0.9 200 OK", "unsupported HTTP version: HTTP/0.9"),
-        (b"HTTP/1.1 000 OK", "invalid status code: 0"),
-        (b"HTTP/1.1 099 OK", "invalid status code: 99"),
-        (b"HTTP/1.1 600 OK", "invalid status code: 600"),
-        (b"HTTP/1.1 999 OK", "invalid status code: 999"),
-        (b"HTTP/1.0 101 X", "HTTP/1.0 has no status 101"),
-    ],
-)
-def test_unsupported_status_line(fd, line, error):
-    exc = failure(fd.http11_parser.ResponseParser, line + b"\r\n\r\n")
-    assert type(exc) is ValueError
-    assert str(exc) == error
-
-
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        (b"\x15\x03\x03\x00\x02\x02\x16", "TLS"),
-        (b"\x16\x03\x03", "TLS"),
-        (b"\x82\x00", "WebSocket frame"),
-        (b"SSH-2.0-OpenSSH_9.2", "'SSH-2.0-OpenSSH_9.2'"),
-        (b"220 smtp.example.com ESMTP\r\n", "220 smtp"),
-        (b"<html>", "<html>"),
-        (b"HTTPX", "HTTPX"),
-        (b"HTTP 200 OK\r\n\r\n", "HTTP 200"),
-        (b"http/1.1 200 OK\r\n\r\n", "http/1.1"),
-        (b"\r\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200"),
-        (b"ICY 200 OK\r\n", "ICY"),
-    ],
-)
-def test_first_bytes_are_not_those_of_a_response(fd, data, text):
-    exc = failure(fd.http11_parser.ResponseParser, data)
-    assert type(exc) is ValueError
-    assert str(exc).startswith("expected an HTTP response, got ")
-    assert text in str(exc)
-
-
-@pytest.mark.parametrize("status", [100, 102, 103, 199])
-def test_interim_responses_are_skipped(fd, status):
-    interim = b"HTTP/1.1 %d Wait\r\nUpgrade: websocket\r\nX: y\r\n\r\n" % status
-    for pieces in ([interim * 2 + RESPONSE_101], [interim, interim, RESPONSE_101], None):
-        parser = fd.http11_parser.ResponseParser()
-        response = feed_all(parser, pieces or bytewise(interim * 2 + RESPONSE_101))
-        assert response.status_code == 101
-        assert list(response.headers.raw_items()) == [("Upgrade", "websocket")]
-
-
-def test_headers_of_each_response_are_counted_anew(fd, limits):
-    interim = b"HTTP/1.1 100 \r\na: b\r\na: b\r\na: b\r\n\r\n"
-    final = b"HTTP/1.1 204 \r\na: b\r\na: b\r\na: b\r\na: b\r\n\r\n"
-    assert fd.http11_parser.ResponseParser().feed(interim + final).status_code == 204
-
-
-@pytest.mark.parametrize("status", [204, 304])
-def test_responses_without_a_body(fd, status):
-    parser = fd.http11_parser.ResponseParser()
-    response = parser.feed(b"HTTP/1.1 %d X\r\nContent-Length: 5\r\n\r\nhello" % status)
-    assert response.body == b""
-    assert parser.leftover == b"hello"
-
-
-# Bodies
-
-
-@pytest.mark.parametrize(
-    ("data", "body", "leftover"),
-    [
-        (LENGTH + b"hello", b"hello", b""),
-        (LENGTH + b"hello!", b"hello", b"!"),
-        (LENGTH.replace(b"5", b"0"), b"", b""),
-        (LENGTH.replace(b"5", b"0") + b"x", b"", b"x"),
-        (LENGTH.replace(b"5", b"5, 5") + b"hello", b"hello", b""),
-        (LENGTH.replace(b"1.1", b"1.0") + b"hello", b"hello", b""),
-        (CHUNKED + b"5\r\nhello\r\n6;ext=1\r\n world\r\n0\r\n\r\n", b"hello world", b""),
-        (CHUNKED + b"5\r\nhello\r\n0\r\nTrailer: x\r\n\r\n!", b"hello", b"!"),
-        (CHUNKED + b"0\r\n\r\n", b"", b""),
-    ],
-)
-@pytest.mark.parametrize("cut", ["whole", "bytewise", "head first"])
-def test_body(fd, data, body, leftover, cut):
-    head, separator, rest = data.partition(b"\r\n\r\n")
-    pieces = {"whole": [data], "bytewise": bytewise(data), "head first": [head + separator, rest]}
-    parser = fd.http11_parser.ResponseParser()
-    response = feed_all(parser, pieces[cut])
-    assert response.status_code == 403
-    assert response.body == body
-    assert type(response.body) is bytes
-    assert parser.leftover == leftover
-    assert parser.head.headers == response.headers
-    assert parser.head.body == b""
-
-
-@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-@pytest.mark.parametrize("body", [b"", b"hello", b"\x00\r\n" * 1000])
-def test_body_until_the_end_of_the_stream(fd, version, body):
-    data = b"HTTP/%b 503 Unavailable\r\nX: y\r\n\r\n" % version + body
-    for pieces in ([data], bytewise(data)):
-        parser = fd.http11_parser.ResponseParser()
-        for piece in pieces:
-            assert parser.feed(piece) is None
-        assert parser.head.status_code == 503
-        response = parser.feed_eof()
-        assert response.body == body
-        assert response.headers == fd.datastructures.Headers(X="y")
-
-
-@pytest.mark.parametrize(
-    ("headers", "body"),
-    [
-        (b"Content-Length: x", b""),
-        (b"Content-Length: +5", b"hello"),
-        (b"Content-Length: -5", b"hello"),
-        (b"Content-Length: 5, 6", b"hello"),
-        (b"Content-Length: 5\r\nContent-Length: 6", b"hello"),
-        (b"Content-Length: \xb2", b"hello"),
-        (b"Transfer-Encoding: gzip, chunked", b""),
-        (b"Transfer-Encoding: gzip", b""),
-        (b"Transfer-Encoding: \xe9", b""),
-        (b"Transfer-Encoding: chunked", b"x\r\n"),
-        (b"Transfer-Encoding: chunked", b"-1\r\n"),
-        (b"Transfer-Encoding: chunked", b"0x5\r\n"),
-        (b"Transfer-Encoding: chunked", b"5\r\nhelloworld"),
-        (b"Transfer-Encoding: chunked", b"ffffffffffffffffffffffff\r\n"),
-    ],
-)
-def test_malformed_body(fd, headers, body):
-    data = b"HTTP/1.1 403 No\r\n" + headers + b"\r\n\r\n" + body
-    assert type(failure(fd.http11_parser.ResponseParser, data)) is ValueError
-
-
-@pytest.mark.parametrize(
-    ("data", "before"),
-    [
-        (LENGTH.replace(b"5", b"11"), 0),
-        (LENGTH.replace(b"5", b"99999999999999999999"), 0),
-        (b"HTTP/1.1 403 No\r\n\r\n" + b"x" * 11, 10),
-        (CHUNKED + b"b\r\nhello world\r\n0\r\n\r\n", 0),
-        (CHUNKED + b"6\r\nhello \r\n5\r\nworld\r\n0\r\n\r\n", 0),
-    ],
-)
-def test_r2_size_of_the_body(fd, limits, data, before):
-    exc = failure(fd.http11_parser.ResponseParser, data)
-    assert type(exc) is fd.exceptions.SecurityError
-    assert str(exc) == "body of HTTP response exceeds limit of 10 bytes"
-
-
-def test_largest_body(fd, limits):
-    data = LENGTH.replace(b"5", b"10") + b"x" * 10
-    assert fd.http11_parser.ResponseParser().feed(data).body == b"x" * 10
 
 
 # End of the stream
@@ -703,29 +326,6 @@ def test_end_after_an_interim_response(fd):
     assert parser.feed(b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n") is None
     with pytest.raises(EOFError, match=r"before an HTTP message arrived"):
         parser.feed_eof()
-
-
-# Proxies
-
-
-@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-@pytest.mark.parametrize("status", [200, 201, 299])
-@pytest.mark.parametrize(
-    "header", [b"", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n"]
-)
-def test_answer_to_connect(fd, version, status, header):
-    parser = fd.http11_parser.ResponseParser("CONNECT")
-    data = b"HTTP/%b %d Connection established\r\n%b\r\n" % (version, status, header)
-    response = parser.feed(data + b"\x16\x03")
-    assert response.status_code == status
-    assert response.body == b""
-    assert parser.leftover == b"\x16\x03"
-
-
-def test_refusal_of_connect(fd):
-    parser = fd.http11_parser.ResponseParser("CONNECT")
-    response = parser.feed(b"HTTP/1.0 407 Auth\r\nContent-Length: 2\r\n\r\nno")
-    assert (response.status_code, response.body) == (407, b"no")
 
 
 # Properties
