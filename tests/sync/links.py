@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 TEXT, BINARY, CONT, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 
@@ -39,7 +39,9 @@ class RawPeer:
         self.sock.sendall(self.frame(opcode, payload, fin))
 
     def frame(self, opcode: int, payload: bytes = b"", fin: bool = True) -> bytes:
-        frame: bytes = self.fd.codec.build_frame(opcode, payload, fin=fin, mask=b"\x11\x22\x33\x44" if self.masks else None)
+        frame: bytes = self.fd.codec.build_frame(
+            opcode, payload, fin=fin, mask=b"\x11\x22\x33\x44" if self.masks else None
+        )
         return frame
 
     def send_close(self, code: int = 1000, reason: str = "") -> None:
@@ -169,7 +171,9 @@ def pair(
     """Two connections, client and server, to one another."""
     options.setdefault("ping_interval", None)
     ends = [
-        fd.sync.connection.Connection(stream, fd.protocol.Protocol(side, max_size=max_size), **options)
+        fd.sync.connection.Connection(
+            stream, fd.protocol.Protocol(side, max_size=max_size), **options
+        )
         for stream, side in zip(
             streams(fd, contexts), (fd.protocol.Side.CLIENT, fd.protocol.Side.SERVER), strict=True
         )
@@ -199,7 +203,7 @@ class Background:
         except BaseException as exc:
             self.exception = exc
 
-    def __enter__(self) -> Background:
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
@@ -214,7 +218,7 @@ class Background:
             raise exception
         return self.value
 
-    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+    def __exit__(self, exc_type: object, exc_value: object, traceback: object) -> None:
         if exc_type is None:
             self.result()
 

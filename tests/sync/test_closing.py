@@ -1,0 +1,379 @@
+"""close(), the end of a connection, and what it ended with."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from .links import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    TEXT,
+    TIMEOUT,
+    Background,
+    FaultySocket,
+    eventually,
+    link,
+    pair,
+    wait_reading,
+    writing,
+)
+
+
+@pytest.mark.parametrize("side", ["CLIENT", "SERVER"])
+def test_the_closing_handshake(fd: ModuleType, side: str) -> None:
+    with link(fd, side=side) as (connection, peer):
+        with Background(lambda: connection.close(1001, "bye")):
+            assert peer.expect_close(1001) == "bye"
+            assert connection.state is fd.protocol.State.CLOSING
+            assert connection.close_code is None
+            peer.send_close(1001, "see you")
+            if side == "SERVER":
+                peer.expect_eof()  # a server ends the stream as soon as both frames are exchanged
+            peer.close()
+        assert connection.state is fd.protocol.State.CLOSED
+        assert (connection.close_code, connection.close_reason) == (1001, "see you")
+        for function in (connection.recv, connection.ping, lambda: connection.send("x")):
+            with pytest.raises(fd.exceptions.ConnectionClosedOK) as caught:
+                function()
+            assert str(caught.value) == (
+                "sent 1001 (going away) bye; then received 1001 (going away) see you"
+            )
+
+
+def test_a_client_waits_for_the_end_of_tcp(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer), Background(connection.close) as closer:
+        peer.expect_close(1000)
+        peer.send_close(1000)
+        closer.thread.join(0.05)
+        assert closer.thread.is_alive()
+        assert connection.state is fd.protocol.State.CLOSING
+        peer.close()
+        closer.result()
+
+
+def test_the_peer_closes(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        peer.send_close(4000, "why not")
+        assert peer.expect_close(4000) == "why not"
+        peer.close()
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+            connection.recv()
+        assert (connection.close_code, connection.close_reason) == (4000, "why not")
+        assert str(caught.value).startswith("received 4000 (private use) why not; then sent")
+
+
+def test_an_empty_close_frame_is_clean(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        peer.send(CLOSE)
+        peer.expect(CLOSE, b"")
+        peer.close()
+        with pytest.raises(fd.exceptions.ConnectionClosedOK):
+            connection.recv()
+        assert (connection.close_code, connection.close_reason) == (1005, "")
+
+
+def test_no_close_frame_is_abnormal(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        peer.close()
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+            connection.recv()
+        assert (connection.close_code, connection.close_reason) == (1006, "")
+        assert str(caught.value) == "no close frame received or sent"
+
+
+def test_close_is_idempotent_and_never_raises_connection_closed(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        with Background(peer.answer_close):
+            connection.close()
+        connection.close()
+        connection.close(1001, "again")
+        assert connection.close_code == 1000
+    with link(fd) as (connection, peer):
+        peer.close()
+        connection.close()
+        assert connection.close_code == 1006
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(999, ""), (1005, ""), (1006, ""), (1015, ""), (5000, ""), (1000, 124)]
+)
+def test_an_invalid_close_leaves_the_connection_open(
+    fd: ModuleType, code: int, reason: str | int
+) -> None:
+    if isinstance(reason, int):
+        reason = "é" * (reason // 2)
+    with link(fd) as (connection, peer):
+        with pytest.raises(fd.exceptions.ProtocolError):
+            connection.close(code, reason)
+        connection.send("still open")
+        peer.expect(TEXT, b"still open")
+
+
+def test_two_closes_at_once_send_one_frame_and_both_wait(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        with Background(connection.close) as one:
+            peer.expect_close(1000)
+            with Background(lambda: connection.close(1001)) as two:
+                two.thread.join(0.02)
+                assert one.thread.is_alive()
+                assert two.thread.is_alive()
+                peer.send_close(1000)
+                peer.sock.shutdown(socket.SHUT_WR)
+                peer.expect_eof()
+        assert connection.close_code == 1000
+
+
+def test_both_ends_close_at_once(fd: ModuleType) -> None:
+    for _ in range(20):
+        with pair(fd) as (client, server):
+            barrier = threading.Barrier(2)
+
+            def close(connection: Any, barrier: threading.Barrier = barrier) -> None:
+                barrier.wait(TIMEOUT)
+                connection.close()
+
+            with Background(lambda: close(client)), Background(lambda: close(server)):  # noqa: B023
+                pass
+            assert client.close_code == server.close_code == 1000
+
+
+def test_close_wakes_recv_with_ok(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer), Background(connection.recv) as receiver:
+        wait_reading(connection)
+        with Background(peer.answer_close):
+            connection.close()
+        with pytest.raises(fd.exceptions.ConnectionClosedOK):
+            receiver.result()
+        assert connection.socket.fileno() == -1
+
+
+def test_r18_close_is_bounded_if_the_peer_is_silent(fd: ModuleType) -> None:
+    with link(fd, close_timeout=0.1) as (connection, peer):
+        begin = time.monotonic()
+        connection.close()
+        assert 0.09 < time.monotonic() - begin < 5
+        assert connection.close_code == 1006
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+            connection.recv()
+        assert isinstance(caught.value.__cause__, TimeoutError)
+        assert "timed out while closing connection" in str(caught.value.__cause__)
+        peer.expect_close(1000)
+        peer.expect_eof()
+
+
+def test_r18_a_peer_that_keeps_tcp_open_after_the_handshake_is_cut(fd: ModuleType) -> None:
+    """The frame that came counts."""
+    with link(fd, close_timeout=0.1) as (connection, peer):
+        with Background(connection.close):
+            peer.expect_close(1000)
+            peer.send_close(1000)
+        assert connection.close_code == 1000
+        with pytest.raises(fd.exceptions.ConnectionClosedOK):
+            connection.recv()
+        peer.expect_eof()
+
+
+def test_r18_a_peer_that_keeps_tcp_open_after_closing_itself_is_cut(fd: ModuleType) -> None:
+    """Though nobody is in recv() or close()."""
+    with link(fd, close_timeout=0.1) as (connection, peer):
+        peer.send_close(1000)
+        peer.expect_close(1000)
+        assert connection.wait_closed(TIMEOUT)
+        peer.expect_eof()
+
+
+def test_r18_a_peer_that_keeps_sending_after_a_violation_is_cut(fd: ModuleType) -> None:
+    with link(fd, close_timeout=0.2) as (connection, peer):
+        peer.sock.sendall(b"\x83\x00")
+        with Background(lambda: connection.wait_closed(TIMEOUT)) as waiter:
+            peer.expect_close(1002)
+            with pytest.raises(OSError):
+                while True:
+                    peer.send(BINARY, bytes(1000))
+            assert waiter.result() is True
+
+
+@pytest.mark.parametrize("size", [1 << 17, 1 << 24])
+@pytest.mark.parametrize("side", ["CLIENT", "SERVER"])
+def test_r18_close_wakes_a_send_to_a_stalled_peer(fd: ModuleType, size: int, side: str) -> None:
+    """The deadline of closing also bounds a blocked write."""
+    with link(fd, side=side, small=True, close_timeout=0.1) as (connection, _):
+        with Background(lambda: connection.send(bytes(size))) as sender:
+            eventually(lambda: writing(connection))
+            begin = time.monotonic()
+            connection.close()
+            assert time.monotonic() - begin < 5
+            with pytest.raises(fd.exceptions.ConnectionClosedError):
+                sender.result()
+        assert connection.state is fd.protocol.State.CLOSED
+
+
+def test_r18_close_wakes_senders_that_wait_for_another(fd: ModuleType) -> None:
+    with link(fd, small=True, close_timeout=0.1) as (connection, _):
+        senders = [Background(lambda: connection.send(bytes(1 << 20))) for _ in range(3)]
+        for sender in senders:
+            sender.__enter__()
+        eventually(lambda: writing(connection))
+        connection.close()
+        for sender in senders:
+            with pytest.raises(fd.exceptions.ConnectionClosedError):
+                sender.result()
+
+
+def test_without_a_close_timeout_closing_waits(fd: ModuleType) -> None:
+    with link(fd, close_timeout=None) as (connection, peer):
+        with Background(connection.close) as closer:
+            peer.expect_close(1000)
+            closer.thread.join(0.1)
+            assert closer.thread.is_alive()
+            peer.close()
+        assert connection.close_code == 1006
+
+
+def test_messages_stay_readable_after_close(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        for number in range(10):
+            peer.send(TEXT, b"%d" % number)
+        with Background(peer.answer_close):
+            connection.close()
+        assert connection.state is fd.protocol.State.CLOSED
+        assert [connection.recv() for _ in range(10)] == [str(number) for number in range(10)]
+        with pytest.raises(fd.exceptions.ConnectionClosedOK):
+            connection.recv()
+
+
+def test_messages_stay_readable_after_the_network_failed(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        peer.send(TEXT, b"one", fin=False)
+        peer.send(CONT, b" two")
+        peer.send(TEXT, b"three")
+        peer.close()
+        assert connection.wait_closed(TIMEOUT)
+        assert list(connection.recv_streaming()) == ["one", " two"]
+        assert connection.recv(timeout=0) == "three"
+        with pytest.raises(fd.exceptions.ConnectionClosedError):
+            connection.recv(timeout=0)
+
+
+def test_more_unread_messages_than_are_buffered_do_not_hold_up_close(fd: ModuleType) -> None:
+    """The Close frame of the peer is behind what nobody reads."""
+    with link(fd, close_timeout=0.3, max_size=None) as (connection, peer):
+        piece = bytes(1 << 20)
+
+        def flood() -> None:
+            with pytest.raises(OSError):
+                while True:
+                    peer.send(BINARY, piece)
+
+        with Background(flood):
+            eventually(lambda: connection._inbox_full())
+            begin = time.monotonic()
+            connection.close()
+            assert time.monotonic() - begin < 5
+        assert connection.state is fd.protocol.State.CLOSED
+        assert connection.recv() == piece
+
+
+def test_while_closing_a_recv_still_times_out(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        peer.send_close(1000)
+        peer.expect_close(1000)
+        assert connection.state is fd.protocol.State.CLOSING
+        for timeout in (0, 0.01):
+            with pytest.raises(TimeoutError):
+                connection.recv(timeout=timeout)
+        peer.close()
+        with pytest.raises(fd.exceptions.ConnectionClosedOK):
+            connection.recv(timeout=TIMEOUT)
+
+
+def test_after_failing_what_still_comes_is_dropped(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        peer.sock.sendall(b"\x83\x00")
+        peer.expect_close(1002)
+        peer.send(TEXT, b"too late")
+        peer.send(PING, b"too late")
+        peer.send_close(1000)
+        peer.close()
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+            connection.recv()
+        assert caught.value.rcvd is None
+        assert connection.close_code == 1006
+
+
+def test_the_context_manager_closes(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        with Background(peer.answer_close), connection as same:
+            assert same is connection
+        assert connection.close_code == 1000
+    with link(fd) as (connection, peer):
+        with (
+            Background(lambda: (peer.expect_close(1011), peer.close())),
+            pytest.raises(ZeroDivisionError),
+            connection,
+        ):
+            raise ZeroDivisionError
+        assert connection.state is fd.protocol.State.CLOSED
+
+
+def test_wait_closed(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        assert connection.wait_closed(0) is False
+        assert connection.wait_closed(0.01) is False
+        with Background(connection.wait_closed) as waiter:
+            peer.close()
+            assert waiter.result() is True
+        assert connection.wait_closed(0) is True
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["client", "server"])
+def test_closing_over_tls(
+    fd: ModuleType, first: int, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    with pair(fd, (server_context, client_context)) as ends:
+        ends[1 - first].send("before the end")
+        with Background(lambda: list(ends[1 - first])):
+            ends[first].close(1000, "bye")
+        assert ends[first].recv() == "before the end"
+        assert [end.close_code for end in ends] == [1000, 1000]
+
+
+def test_the_descriptor_is_given_back_when_writer_and_reader_leave_together(
+    fd: ModuleType,
+) -> None:
+    for _ in range(20):
+        with link(fd, small=True, close_timeout=0.01) as (connection, _):
+            sender = Background(lambda: connection.send(bytes(1 << 18)))  # noqa: B023
+            receiver = Background(connection.recv)
+            with sender, receiver:
+                connection.close()
+                for background in (sender, receiver):
+                    with pytest.raises(fd.exceptions.ConnectionClosed):
+                        background.result()
+            assert connection.socket.fileno() == -1
+
+
+def test_an_error_while_closing_is_the_cause(fd: ModuleType) -> None:
+    faulty: list[FaultySocket] = []
+
+    def wrap(sock: socket.socket) -> FaultySocket:
+        faulty.append(FaultySocket(sock))
+        return faulty[0]
+
+    with link(fd, wrap=wrap) as (connection, _):
+        error = BrokenPipeError("broken")
+        faulty[0].faults["send"] = error
+        connection.close()
+        assert connection.state is fd.protocol.State.CLOSED
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+            connection.recv()
+        assert caught.value.__cause__ is error
