@@ -50,16 +50,19 @@ class Model:
     def receive(self, opcode: int, payload: bytes, fin: bool) -> None:
         if self.over:
             return
-        if opcode == 3 or (opcode == CONT) != (self.message is not None) and opcode < CLOSE:
-            return self.fail(1002)
+        if opcode == 3 or ((opcode == CONT) != (self.message is not None) and opcode < CLOSE):
+            self.fail(1002)
+            return
         if opcode == PING:
             self.answers.append((0x8A, payload))
         elif opcode == CLOSE:
             code = int.from_bytes(payload[:2], "big")
             if payload and code not in (1000, 1001, 1007, 4000):
-                return self.fail(1002)
+                self.fail(1002)
+                return
             if b"\xff" in payload[2:]:
-                return self.fail(1007)
+                self.fail(1007)
+                return
             self.answers.append((0x88, payload))
             self.over = True
         elif opcode != PONG:
@@ -67,10 +70,12 @@ class Model:
                 self.message, self.text = [], opcode == TEXT
             assert self.message is not None
             if sum(map(len, self.message)) + len(payload) > LIMIT:
-                return self.fail(1009)
+                self.fail(1009)
+                return
             self.message.append(payload)
             if self.text and not self.good(b"".join(self.message), fin):
-                return self.fail(1007)
+                self.fail(1007)
+                return
             if fin:
                 self.message = None
         self.events.append((opcode, payload, fin))
@@ -183,7 +188,8 @@ def test_messages_are_what_the_model_says(
                 else:
                     found.append((protocol.opcode, item, protocol.fin))
         except (fd.exceptions.WebSocketException, UnicodeDecodeError) as exc:
-            assert fd.protocol.error_close(exc)[0] == model.code
+            code, _ = fd.protocol.error_close(exc)
+            assert code == model.code
             failed = True
             break
     assert failed is (model.code is not None)

@@ -250,7 +250,7 @@ def test_untrusted_certificate(fd: ModuleType, raw: Any, contexts: Any) -> None:
     other = Background(server.handshake, time.monotonic() + 20)
     with pytest.raises(ssl.SSLCertVerificationError):
         client.handshake(time.monotonic() + 20)
-    with pytest.raises(ssl.SSLError, match="(?i)unknown.ca"):  # it was told why
+    with pytest.raises(ssl.SSLError, match=r"(?i)unknown.ca"):  # it was told why
         other.result()
         read_exactly(server, 1, time.monotonic() + 20)
 
@@ -259,7 +259,7 @@ def test_wrong_name(fd: ModuleType, raw: Any, contexts: Any) -> None:
     client = fd.stream.TLSStream(raw[0], contexts[0], server_hostname="example.com")
     server = fd.stream.TLSStream(raw[1], contexts[1], server_side=True)
     other = Background(server.handshake, time.monotonic() + 20)
-    with pytest.raises(ssl.SSLCertVerificationError, match="example.com"):
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"example\.com"):
         client.handshake(time.monotonic() + 20)
     raw[0].close()
     with pytest.raises((ssl.SSLError, OSError)):
@@ -293,7 +293,7 @@ def test_peer_that_hangs_up(fd: ModuleType, raw: Any, contexts: Any, said: bytes
 def test_peer_that_speaks_http(fd: ModuleType, raw: Any, contexts: Any) -> None:
     client = fd.stream.TLSStream(raw[0], contexts[0], server_hostname="localhost")
     raw[1].write(b"HTTP/1.1 400 Bad Request\r\n\r\n", None)
-    with pytest.raises(ssl.SSLError, match="(?i)wrong.version"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version"):
         client.handshake(time.monotonic() + 20)
 
 

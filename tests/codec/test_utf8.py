@@ -47,14 +47,13 @@ VALID = [
 def position(fd: ModuleType, chunks: list[bytes]) -> tuple[str, bytes]:
     """Feed chunks until the error; returns its reason and its object."""
     validator = fd.codec.Utf8Validator()
-    try:
+    with pytest.raises(UnicodeDecodeError) as caught:
         for chunk in chunks:
             validator.feed(chunk)
         validator.finish()
-    except UnicodeDecodeError as exc:
-        assert (exc.encoding, exc.start, exc.end) == ("utf-8", 0, len(exc.object))
-        return exc.reason, exc.object
-    raise AssertionError("no error")
+    exc = caught.value
+    assert (exc.encoding, exc.start, exc.end) == ("utf-8", 0, len(exc.object))
+    return exc.reason, exc.object
 
 
 @pytest.mark.parametrize("text", VALID)
