@@ -141,7 +141,7 @@ def test_both_ends_close_at_once(fd: ModuleType) -> None:
                 barrier.wait(TIMEOUT)
                 connection.close()
 
-            with Background(lambda: close(client)), Background(lambda: close(server)):  # noqa: B023
+            with Background(lambda: close(client)), Background(lambda: close(server)):
                 pass
             assert client.close_code == server.close_code == 1000
 
@@ -352,7 +352,7 @@ def test_the_descriptor_is_given_back_when_writer_and_reader_leave_together(
 ) -> None:
     for _ in range(20):
         with link(fd, small=True, close_timeout=0.01) as (connection, _):
-            sender = Background(lambda: connection.send(bytes(1 << 18)))  # noqa: B023
+            sender = Background(lambda: connection.send(bytes(1 << 18)))
             receiver = Background(connection.recv)
             with sender, receiver:
                 connection.close()

@@ -196,7 +196,7 @@ def test_what_is_sent_after_the_peer_began_closing_waits_for_the_end(fd: ModuleT
             peer.send_close(1001, "bye")
             peer.expect(CLOSE)
             with Background(lambda: getattr(connection, name)(*args)) as caller:  # noqa: B023
-                eventually(lambda: connection._reader.owner == 2)  # noqa: B023 - it waits for the end
+                eventually(lambda: connection._reader.owner == 2)
                 peer.close()
                 with pytest.raises(fd.exceptions.ConnectionClosedOK):
                     caller.result()
@@ -279,14 +279,16 @@ def test_a_timeout_in_the_midst_fails_the_connection(fd: ModuleType, side: str) 
 
 
 def test_a_timeout_while_another_thread_sends(fd: ModuleType) -> None:
-    with link(fd, small=True) as (connection, peer):
-        with Background(lambda: connection.send(bytes(LONG))) as sender:
-            eventually(lambda: writing(connection))
-            with pytest.raises(TimeoutError, match="another thread"):
-                connection.send(b"me too", timeout=0.01)
-            assert connection.state is fd.protocol.State.OPEN
-            peer.expect(BINARY, bytes(LONG))
-            sender.result()
+    with (
+        link(fd, small=True) as (connection, peer),
+        Background(lambda: connection.send(bytes(LONG))) as sender,
+    ):
+        eventually(lambda: writing(connection))
+        with pytest.raises(TimeoutError, match="another thread"):
+            connection.send(b"me too", timeout=0.01)
+        assert connection.state is fd.protocol.State.OPEN
+        peer.expect(BINARY, bytes(LONG))
+        sender.result()
 
 
 # ping and pong
@@ -370,14 +372,16 @@ def test_events_when_the_connection_ends(fd: ModuleType) -> None:
 
 
 def test_ping_does_not_wait_for_a_blocked_writer(fd: ModuleType) -> None:
-    with link(fd, small=True) as (connection, peer):
-        with Background(lambda: connection.send(bytes(LONG))):
-            eventually(lambda: writing(connection))
-            connection.ping(b"queued")
-            connection.pong(b"queued")
-            peer.expect(BINARY, bytes(LONG))
-            peer.expect(PING, b"queued")
-            peer.expect(PONG, b"queued")
+    with (
+        link(fd, small=True) as (connection, peer),
+        Background(lambda: connection.send(bytes(LONG))),
+    ):
+        eventually(lambda: writing(connection))
+        connection.ping(b"queued")
+        connection.pong(b"queued")
+        peer.expect(BINARY, bytes(LONG))
+        peer.expect(PING, b"queued")
+        peer.expect(PONG, b"queued")
 
 
 def test_a_ping_flood_by_a_peer_that_does_not_read_costs_no_memory(fd: ModuleType) -> None:
@@ -401,16 +405,18 @@ def test_a_ping_flood_by_a_peer_that_does_not_read_costs_no_memory(fd: ModuleTyp
 
 def test_a_ping_flood_while_a_writer_is_blocked_costs_no_memory(fd: ModuleType) -> None:
     """R17, with a message stuck in the midst."""
-    with link(fd, small=True) as (connection, peer):
-        with Background(lambda: connection.send(bytes(LONG))):
-            eventually(lambda: writing(connection))
-            for number in range(1000):
-                peer.send(PING, b"%d" % number)
-            peer.send(TEXT, b"end of the flood")
-            assert connection.recv() == "end of the flood"
-            assert len(connection.protocol.control) == 1
-            peer.expect(BINARY, bytes(LONG))
-            peer.expect(PONG, b"999")
+    with (
+        link(fd, small=True) as (connection, peer),
+        Background(lambda: connection.send(bytes(LONG))),
+    ):
+        eventually(lambda: writing(connection))
+        for number in range(1000):
+            peer.send(PING, b"%d" % number)
+        peer.send(TEXT, b"end of the flood")
+        assert connection.recv() == "end of the flood"
+        assert len(connection.protocol.control) == 1
+        peer.expect(BINARY, bytes(LONG))
+        peer.expect(PONG, b"999")
 
 
 def test_per_message_compression(fd: ModuleType) -> None:

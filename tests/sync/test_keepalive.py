@@ -1,0 +1,133 @@
+"""Keepalive pings, and what they measure."""
+
+from __future__ import annotations
+
+import time
+from types import ModuleType
+
+import pytest
+
+from .links import (
+    BINARY,
+    PING,
+    PONG,
+    TEXT,
+    TIMEOUT,
+    Background,
+    eventually,
+    link,
+    wait_reading,
+    writing,
+)
+
+
+def test_pings_go_out_and_are_judged_by_their_pongs(fd: ModuleType) -> None:
+    with link(fd, ping_interval=0.03, ping_timeout=TIMEOUT) as (connection, peer):
+        payloads = set()
+        begin = time.monotonic()
+        for _ in range(4):
+            payload = peer.expect(PING)
+            payloads.add(payload)
+            peer.send(PONG, payload)
+        assert time.monotonic() - begin > 0.06
+        assert len(payloads) == 4
+        eventually(lambda: connection.latency > 0)
+        assert connection.state is fd.protocol.State.OPEN
+
+
+def test_nothing_is_sent_before_keepalive_starts(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        connection.ping_interval = 0.01
+        with pytest.raises(TimeoutError):
+            peer.sock.settimeout(0.05)
+            peer.receive()
+        peer.sock.settimeout(TIMEOUT)
+        connection.start_keepalive()
+        peer.expect(PING)
+
+
+@pytest.mark.parametrize("receiving", [False, True])
+def test_without_a_pong_the_connection_fails(fd: ModuleType, receiving: bool) -> None:
+    with link(fd, ping_interval=0.02, ping_timeout=0.05) as (connection, peer):
+        receiver = Background(connection.recv)
+        if receiving:
+            receiver.__enter__()
+            wait_reading(connection)
+        peer.expect(PING)
+        assert peer.expect_close(1011) == "keepalive ping timeout"
+        peer.expect_eof()
+        assert connection.wait_closed(TIMEOUT)
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+            receiver.result() if receiving else connection.recv()
+        assert str(caught.value) == (
+            "sent 1011 (internal error) keepalive ping timeout; no close frame received"
+        )
+        with pytest.raises(fd.exceptions.ConnectionClosedError):
+            connection.send("too late")
+
+
+def test_a_blocked_sender_is_woken_by_keepalive(fd: ModuleType) -> None:
+    with link(fd, ping_interval=0.02, ping_timeout=0.05, small=True) as (connection, _):
+        with Background(lambda: connection.send(bytes(1 << 20))) as sender:
+            eventually(lambda: writing(connection))
+            with pytest.raises(fd.exceptions.ConnectionClosedError):
+                sender.result()
+        assert connection.state is fd.protocol.State.CLOSED
+
+
+def test_without_a_ping_timeout_it_never_fails(fd: ModuleType) -> None:
+    with link(fd, ping_interval=0.01, ping_timeout=None) as (connection, peer):
+        assert len({peer.expect(PING) for _ in range(5)}) == 5
+        assert connection.state is fd.protocol.State.OPEN
+        peer.send(TEXT, b"alive")
+        assert connection.recv() == "alive"
+
+
+def test_a_pong_is_read_though_a_writer_is_blocked(fd: ModuleType) -> None:
+    """The ping waits for the end of the message that is being written, and is not held against the peer."""
+    with link(fd, ping_interval=0.05, ping_timeout=TIMEOUT, small=True) as (connection, peer):
+        with Background(lambda: connection.send(bytes(1 << 19))):
+            eventually(lambda: writing(connection))
+            eventually(lambda: connection.protocol.control)
+            peer.expect(BINARY, bytes(1 << 19))
+            peer.send(PONG, peer.expect(PING))
+        eventually(lambda: connection.latency > 0)
+
+
+def test_latency_is_zero_until_a_pong_and_also_measured_by_hand(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        assert connection.latency == 0
+        event = connection.ping()
+        payload = peer.expect(PING)
+        assert connection.latency == 0
+        peer.send(PONG, b"unsolicited")
+        peer.send(PONG, payload)
+        assert event.wait(TIMEOUT)
+        assert 0 < connection.latency < TIMEOUT
+
+
+def test_unread_messages_are_not_held_against_the_peer(fd: ModuleType) -> None:
+    """The application does not read, so we do not either: the pong may be behind what is unread."""
+    with link(fd, ping_interval=0.02, ping_timeout=0.05, max_queue=2) as (connection, peer):
+        for number in range(10):
+            peer.send(TEXT, b"%d" % number)
+        eventually(lambda: connection._inbox_full())
+        payload = peer.expect(PING)
+        peer.send(PONG, payload)
+        with pytest.raises(TimeoutError):
+            peer.sock.settimeout(0.3)
+            while True:
+                peer.send(PONG, peer.expect(PING))
+        peer.sock.settimeout(TIMEOUT)
+        assert connection.state is fd.protocol.State.OPEN
+        assert [connection.recv() for _ in range(10)] == [str(number) for number in range(10)]
+        peer.close()
+
+
+def test_keepalive_of_many_connections_by_one_thread(fd: ModuleType) -> None:
+    with link(fd, ping_interval=0.03, ping_timeout=TIMEOUT) as (one, peer_one):  # noqa: SIM117
+        with link(fd, ping_interval=0.02, ping_timeout=0.05) as (two, peer_two):
+            peer_two.expect(PING)
+            assert two.wait_closed(TIMEOUT)
+            peer_one.send(PONG, peer_one.expect(PING))
+            assert one.state is fd.protocol.State.OPEN

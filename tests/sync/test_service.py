@@ -1,0 +1,242 @@
+"""The service thread: who is watched when, and that nothing of one connection touches another."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import threading
+import time
+import weakref
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from .links import (
+    PING,
+    PONG,
+    TEXT,
+    TIMEOUT,
+    Background,
+    FaultySocket,
+    eventually,
+    link,
+    wait_reading,
+)
+
+
+def test_there_is_one_service(fd: ModuleType) -> None:
+    service = fd.sync.service.get_service()
+    assert fd.sync.service.get_service() is service
+    with link(fd), link(fd):
+        assert fd.sync.service.get_service() is service
+        names = [thread.name for thread in threading.enumerate() if thread is service._thread]
+        assert names == ["fullduplex"]
+    assert service._thread.daemon
+
+
+def test_an_idle_connection_is_watched(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        eventually(lambda: connection._watch == fd.sync.service.ARMED)
+        peer.send(PING, b"1")
+        peer.expect(PONG, b"1")
+        peer.send(PING, b"2")
+        peer.expect(PONG, b"2")
+
+
+def test_a_connection_with_a_waiting_reader_is_left_alone(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer), Background(connection.recv) as receiver:
+        wait_reading(connection)
+        eventually(lambda: connection._watch == fd.sync.service.BLOCKED)
+        peer.send(TEXT, b"message")
+        assert receiver.result() == "message"
+        eventually(lambda: connection._watch == fd.sync.service.ARMED)
+        peer.send(PING, b"who reads now?")
+        peer.expect(PONG, b"who reads now?")
+
+
+def test_messages_are_read_ahead_in_order(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        for number in range(5):
+            peer.send(TEXT, b"%d" % number)
+            eventually(lambda: len(connection._inbox) == number + 1)  # noqa: B023
+        assert [connection.recv(timeout=0) for _ in range(5)] == list("01234")
+
+
+def test_a_full_inbox_stops_reading_until_it_is_drained(fd: ModuleType) -> None:
+    with link(fd, max_queue=2) as (connection, peer):
+        for number in range(6):
+            peer.send(TEXT, b"%d" % number)
+        eventually(lambda: connection._watch == fd.sync.service.BLOCKED)
+        assert len(connection._inbox) == 2
+        peer.send(PING, b"behind")
+        assert [connection.recv() for _ in range(6)] == list("012345")
+        peer.expect(PONG, b"behind")
+
+
+def test_the_backlog_goes_out_when_the_peer_reads_again(fd: ModuleType) -> None:
+    with link(fd, small=True) as (connection, peer):
+        connection.socket.setblocking(False)
+        filled = 0
+        with pytest.raises(BlockingIOError):
+            while True:
+                filled += connection.socket.send(bytes(1024))
+        connection.ping(b"queued")
+        peer._take(filled)
+        peer.expect(PING, b"queued")  # nobody but the service thread is there to send it
+
+
+def test_a_connection_dropped_without_close_is_forgotten(fd: ModuleType) -> None:
+    gc.disable()
+    try:
+        ours, theirs = socket.socketpair()
+        number = ours.fileno()
+        protocol = fd.protocol.Protocol(fd.protocol.Side.CLIENT)
+        connection = fd.sync.connection.Connection(ours, protocol)
+        reference = weakref.ref(connection)
+        eventually(lambda: connection._watch == fd.sync.service.ARMED)
+        del ours, protocol
+        with pytest.warns(ResourceWarning):
+            del connection
+            eventually(lambda: reference() is None)
+        with pytest.raises(OSError):
+            os.fstat(number)
+        assert theirs.recv(10) == b""
+        theirs.close()
+    finally:
+        gc.enable()
+
+
+def test_a_descriptor_used_again_belongs_to_its_new_connection(fd: ModuleType) -> None:
+    numbers = set()
+    for _ in range(20):
+        with link(fd) as (connection, peer):
+            numbers.add(connection.socket.fileno())
+            eventually(lambda: connection._watch == fd.sync.service.ARMED)
+            peer.send(PING, b"x")
+            peer.expect(PONG, b"x")
+    assert len(numbers) < 20
+
+
+def test_arming_a_closed_connection_does_not_touch_who_has_its_descriptor_now(
+    fd: ModuleType,
+) -> None:
+    """Two threads: one gives the descriptor back while the other is about to arm it."""
+    service = fd.sync.service.get_service()
+    with link(fd) as (old, old_peer):
+        number = old.socket.fileno()
+        old_peer.close()
+        assert old.wait_closed(TIMEOUT)
+        eventually(lambda: old.socket.fileno() == -1)
+        watched = dict(service.watched)
+        service.arm(old)
+        old._arm()
+        assert service.watched == watched
+        assert number not in watched
+
+
+def test_timers_run_in_order_and_late_additions_wake_the_service(fd: ModuleType) -> None:
+    service = fd.sync.service.get_service()
+    called: list[str] = []
+
+    class Timed:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def _on_timer(self, now: float) -> None:
+            called.append(self.name)
+
+    now = time.monotonic()
+    timed = [Timed("late"), Timed("early"), Timed("never")]
+    service.schedule(timed[0], now + 0.1)
+    service.schedule(timed[1], now + 0.01)
+    service.schedule(timed[2], now + 0.05)
+    del timed[2]  # nothing is called for what its owner has dropped
+    eventually(lambda: len(called) == 2)
+    assert called == ["early", "late"]
+
+
+@pytest.mark.parametrize("where", ["_on_timer", "_on_tick"])
+def test_a_bug_in_a_callback_does_not_end_the_service(fd: ModuleType, where: str) -> None:
+    service = fd.sync.service.get_service()
+    reported: list[Exception] = []
+    error = ZeroDivisionError()
+
+    class Broken:
+        _watch = 0
+        _seen_reads = 0
+
+        def _on_timer(self, *args: Any) -> bool:
+            raise error
+
+        _on_tick = _on_timer
+
+        def _on_bug(self, exc: Exception) -> None:
+            reported.append(exc)
+
+    broken = Broken()
+    if where == "_on_timer":
+        service.schedule(broken, time.monotonic())
+    else:
+        service.adopt(broken)
+    eventually(lambda: reported)
+    assert reported == [error]
+    assert service._thread.is_alive()
+    with link(fd) as (_, peer):
+        peer.send(PING, b"x")
+        peer.expect(PONG, b"x")
+
+
+def test_the_portable_watcher(fd: ModuleType) -> None:
+    watcher = fd.sync.service.SelectorWatcher()
+    one, two = socket.socketpair()
+    with one, two:
+        watcher.arm(one.fileno(), fd.sync.service.READ)
+        assert watcher.wait(0) == []
+        two.send(b"x")
+        assert watcher.wait(TIMEOUT) == [(one.fileno(), fd.sync.service.READ)]
+        assert watcher.wait(0) == []  # one shot
+        both = fd.sync.service.READ | fd.sync.service.WRITE
+        watcher.arm(one.fileno(), fd.sync.service.READ)
+        watcher.arm(one.fileno(), both)
+        assert watcher.wait(TIMEOUT) == [(one.fileno(), both)]
+        watcher.arm(one.fileno(), fd.sync.service.WRITE)
+        watcher.disarm(one.fileno())
+        watcher.disarm(one.fileno())
+        assert watcher.wait(0) == []
+    watcher.close()
+
+
+def test_connections_on_the_portable_watcher(
+    fd: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no epoll, and a sleeping thread must be woken to see a new watch."""
+    monkeypatch.setattr(fd.sync.service, "make_watcher", fd.sync.service.SelectorWatcher)
+    service = fd.sync.service.Service()
+    monkeypatch.setattr(fd.sync.service, "_service", service)
+    try:
+        assert isinstance(service.watcher, fd.sync.service.SelectorWatcher)
+        with link(fd, ping_interval=0.03, ping_timeout=TIMEOUT) as (connection, peer):
+            peer.send(PING, b"x")
+            found = {peer.receive()[:1] for _ in range(2)}
+            assert found == {(PONG,), (PING,)}
+            with Background(connection.recv) as receiver:
+                wait_reading(connection)
+                peer.send(TEXT, b"message")
+                assert receiver.result() == "message"
+            with Background(peer.close):
+                connection.close()
+    finally:
+        service.stop()
+        assert not service._thread.is_alive()
+
+
+def test_a_descriptor_that_failed_in_select_is_survived(fd: ModuleType) -> None:
+    def wrap(sock: socket.socket) -> FaultySocket:
+        return FaultySocket(sock)
+
+    with link(fd, wrap=wrap) as (connection, peer):
+        eventually(lambda: connection._watch == fd.sync.service.ARMED)
+        peer.send(PING, b"x")
+        peer.expect(PONG, b"x")
