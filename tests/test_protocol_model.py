@@ -79,7 +79,6 @@ class Model:
             if fin:
                 self.message = None
         self.events.append((opcode, payload, fin))
-        return None
 
     def good(self, data: bytes, whole: bool) -> bool:
         """Tell whether data is UTF-8, or can still become so."""
