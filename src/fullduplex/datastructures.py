@@ -132,6 +132,13 @@ class Headers(MutableMapping[str, str]):
         for name, value in kwargs.items():
             self[name] = value
 
+    def _extend(self, items: list[tuple[str, str]]) -> None:
+        """Add headers whose values a parser has checked by the same rule already."""
+        values = self._values
+        for name, value in items:
+            values.setdefault(name.lower(), []).append(value)
+        self._items += items
+
     def get_all(self, key: str) -> list[str]:
         """Return all values of a header in their order; an empty list if there is none.
 

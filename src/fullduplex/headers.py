@@ -11,6 +11,7 @@ Everything here is a pure function: use it from any thread.
 from __future__ import annotations
 
 import binascii
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
@@ -45,6 +46,9 @@ _PADDING = re.compile(r"=*")
 _SPACES = re.compile(r"[\t ]*")  # RFC 9110 §5.6.3
 _QUOTED_RUN = re.compile(r"[\t !#-\[\]-~\x80-\xff]*")  # RFC 9110 §5.6.4, up to " or \
 _QUOTABLE = re.compile(r"[\t -~\x80-\xff]*")
+
+# Longer headers are parsed each time: what a peer sends must not fill our memory.
+_REMEMBERED_LENGTH = 256
 
 
 def is_token(text: str) -> bool:
@@ -246,7 +250,19 @@ def parse_extension(header: str) -> list[tuple[ExtensionName, list[ExtensionPara
     Raises:
         InvalidHeaderFormat: If the header is malformed.
     """
-    return parse_list("Sec-WebSocket-Extensions", header, _parse_extension_item)
+    if len(header) > _REMEMBERED_LENGTH:
+        return parse_list("Sec-WebSocket-Extensions", header, _parse_extension_item)
+    # Lists of its own for each caller, which may change them
+    return [(name, list(params)) for name, params in _parse_short_extension(header)]
+
+
+@functools.lru_cache(maxsize=32)
+def _parse_short_extension(
+    header: str,
+) -> tuple[tuple[ExtensionName, tuple[ExtensionParameter, ...]], ...]:
+    """Parse what nearly every peer sends in the same words; errors are not remembered."""
+    items = parse_list("Sec-WebSocket-Extensions", header, _parse_extension_item)
+    return tuple((name, tuple(params)) for name, params in items)
 
 
 def _parse_extension_item(scanner: Scanner) -> tuple[ExtensionName, list[ExtensionParameter]]:

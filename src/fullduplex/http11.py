@@ -13,6 +13,7 @@ these headers; empty, they remove them. They are read at import.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -38,6 +39,23 @@ _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 §
 _is_text = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110 §5.5
 _is_target = re.compile(r"[\x21-\x7e]+").fullmatch  # RFC 9112 §3.2: no more than its characters
 _is_version = re.compile(r"HTTP/1\.[01]").fullmatch
+
+# The names that need no look whether they are tokens
+_USUAL_NAMES = frozenset(
+    [
+        "Connection",
+        "Date",
+        "Host",
+        "Sec-WebSocket-Accept",
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Version",
+        "Server",
+        "Upgrade",
+        "User-Agent",
+    ]
+)
 
 # RFC 9110 §6.4.1
 _BODILESS = frozenset([*range(100, 200), 204, 304])
@@ -119,15 +137,15 @@ def serialize_head(first_line: str, headers: Headers) -> bytes:
         ValueError: If the name of a header is not a token.
         InvalidHeaderValue: If the value of a header cannot be sent.
     """
-    lines = [first_line, "\r\n"]
+    lines = [first_line]
     for name, value in headers.raw_items():
-        if _is_token(name) is None:
+        if name not in _USUAL_NAMES and _is_token(name) is None:
             raise ValueError(f"invalid header name: {name!r}")
         if _is_text(value) is None:
             raise InvalidHeaderValue(name, value)
-        lines += (name, ": ", value, "\r\n")
+        lines.append(f"{name}: {value}")
     lines.append("\r\n")
-    return "".join(lines).encode("latin-1")
+    return "\r\n".join(lines).encode("latin-1")
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -140,6 +158,11 @@ def format_date(timestamp: float | None = None) -> str:
     Args:
         timestamp: Seconds since the epoch; None for now.
     """
+    return _format_second(int(time.time() if timestamp is None else timestamp // 1))
+
+
+@functools.lru_cache(maxsize=2)
+def _format_second(timestamp: int) -> str:
     t = time.gmtime(timestamp)
     day, month = _DAYS[t.tm_wday], _MONTHS[t.tm_mon - 1]
     clock = f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}"

@@ -160,8 +160,7 @@ class _HeadParser(ABC):
         self._size += end
         self._buffer += data[end:]
         self._in_headers = True
-        for name, value in items:
-            self._headers[name] = value.strip(" \t")
+        self._headers._extend([(name, value.strip(" \t")) for name, value in items])
         return True
 
     def _check_size(self, start: int, end: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from .exceptions import InvalidURI
@@ -67,6 +69,10 @@ class WebSocketURI:
         return self.username, self.password
 
 
+_Parts: TypeAlias = tuple[bool, str, int, str, str, str | None, str | None]
+"""The fields of a :class:`WebSocketURI`"""
+
+
 def parse_uri(uri: str) -> WebSocketURI:
     """Take a WebSocket URI apart.
 
@@ -81,6 +87,11 @@ def parse_uri(uri: str) -> WebSocketURI:
             cannot exist; if the port is not a number from 1 to 65535; if there is a fragment, or
             a username without a password; if there are spaces or control characters.
     """
+    # A copy for each caller, who may change it. Credentials are not remembered.
+    return WebSocketURI(*(_parse_parts(uri) if "@" in uri else _parse_remembered(uri)))
+
+
+def _parse_parts(uri: str) -> _Parts:
     if _FORBIDDEN.search(uri):
         raise InvalidURI(uri, "spaces and control characters aren't allowed")
     if "#" in uri:  # RFC 6455 §3, also when the fragment is empty
@@ -103,7 +114,11 @@ def parse_uri(uri: str) -> WebSocketURI:
         path, query = quote(parts.path, safe=_ASCII), quote(parts.query, safe=_ASCII)
     except UnicodeEncodeError as exc:  # half of a surrogate pair
         raise InvalidURI(uri, "path or query cannot be encoded") from exc
-    return WebSocketURI(secure, host, port, path, query, username, password)
+    return secure, host, port, path, query, username, password
+
+
+# A program connects to few servers, again and again.
+_parse_remembered = functools.lru_cache(maxsize=16)(_parse_parts)
 
 
 def _parse_host(uri: str, parts: SplitResult) -> str:

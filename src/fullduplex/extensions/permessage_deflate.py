@@ -5,6 +5,7 @@ What the extension itself does is in :mod:`._deflate`; its public names are here
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
@@ -62,13 +63,18 @@ class _Parameters(NamedTuple):
 
     def build(self) -> list[ExtensionParameter]:
         """Return them in the form that goes into a header."""
-        params: list[ExtensionParameter] = []
-        for name, value in zip(self._fields, self, strict=True):
-            if value is True:
-                params.append((name, None))
-            elif value:
-                params.append((name, str(value)))
-        return params
+        return list(_build(self))
+
+
+@functools.lru_cache(maxsize=64)
+def _build(parameters: _Parameters) -> tuple[ExtensionParameter, ...]:
+    params: list[ExtensionParameter] = []
+    for name, value in zip(parameters._fields, parameters, strict=True):
+        if value is True:
+            params.append((name, None))
+        elif value:
+            params.append((name, str(value)))
+    return tuple(params)
 
 
 def _parse(params: Sequence[ExtensionParameter], *, is_offer: bool) -> _Parameters:
@@ -77,6 +83,12 @@ def _parse(params: Sequence[ExtensionParameter], *, is_offer: bool) -> _Paramete
     Raises:
         NegotiationError: If one is unknown, doubled or has a wrong value.
     """
+    return _parse_tuple(tuple(params), is_offer)
+
+
+# Nearly all peers send the same. Errors are not remembered, so what is has a bounded length.
+@functools.lru_cache(maxsize=64)
+def _parse_tuple(params: tuple[ExtensionParameter, ...], is_offer: bool) -> _Parameters:
     seen: dict[str, int | Literal[True]] = {}
     for name, value in params:
         if name in seen:
