@@ -392,7 +392,7 @@ def test_failed_handshake(fd: ModuleType, side: str) -> None:
 )
 def test_moves_are_those_of_the_table(fd: ModuleType, state: int, event: str) -> None:
     protocol = make(fd, state=fd.protocol.State(state))
-    target = fd.protocol._MOVES.get((fd.protocol.State(state), event))
+    target = fd.states.MOVES.get((fd.protocol.State(state), event))
     if target is None:
         with pytest.raises(fd.exceptions.InvalidState, match=f"cannot {event}"):
             protocol._move(event)

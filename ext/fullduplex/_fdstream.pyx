@@ -98,15 +98,15 @@ cdef class FdStream(Stream):
         if deadline is not None and deadline <= 0.0:
             return 0
         while not self.aborted:
+            # A signal that came while we waited for the interpreter lock does not interrupt poll().
+            PyErr_CheckSignals()
             left = -1.0
             if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0.0:
-                    return 0
+                left = max(deadline - time.monotonic(), 0.0)
             if self.slice > 0.0 and (left < 0.0 or left > self.slice):
                 left = self.slice
             # Rounded up: to wake too early would only mean to wait again.
-            timeout = -1 if left < 0.0 else 2000000000 if left > 2000000.0 else <int>(left * 1000.0) + 1
+            timeout = -1 if left < 0.0 else 2000000000 if left > 2000000.0 else <int>(left * 1000.0) + (left > 0.0)
             waited.fd = self.fd
             waited.events = events
             waited.revents = 0
@@ -117,12 +117,15 @@ cdef class FdStream(Stream):
                 return 1
             if found < 0:
                 self._failed(code)
+            elif deadline is not None and left >= 0.0 and time.monotonic() >= deadline:
+                return 0
         return 1
 
     cdef Py_ssize_t _recv(self, uint8_t *place, size_t room, deadline) except -2:
         cdef Py_ssize_t count
         cdef int code, flags = 0 if deadline is None and self.slice == 0.0 else MSG_DONTWAIT
         while True:
+            PyErr_CheckSignals()  # see _poll()
             with nogil:
                 count = recv(self.fd, place, room, flags)
                 code = c_errno

@@ -16,8 +16,202 @@ if os.environ.get("FULLDUPLEX_PURE_PYTHON", "") not in ("", "0"):
 
     install(__name__)
 
-from ._version import __version__
-from .codec import IMPLEMENTATION
+from ._version import __version__ as __version__
+from .codec import IMPLEMENTATION as IMPLEMENTATION
+
+if TYPE_CHECKING:
+    from .client import (
+        ClientProtocol as ClientProtocol,
+    )
+    from .datastructures import (
+        Headers as Headers,
+    )
+    from .exceptions import (
+        ConcurrencyError as ConcurrencyError,
+    )
+    from .exceptions import (
+        ConnectionClosed as ConnectionClosed,
+    )
+    from .exceptions import (
+        ConnectionClosedError as ConnectionClosedError,
+    )
+    from .exceptions import (
+        ConnectionClosedOK as ConnectionClosedOK,
+    )
+    from .exceptions import (
+        DuplicateParameter as DuplicateParameter,
+    )
+    from .exceptions import (
+        HeaderLineTooLong as HeaderLineTooLong,
+    )
+    from .exceptions import (
+        InvalidHandshake as InvalidHandshake,
+    )
+    from .exceptions import (
+        InvalidHeader as InvalidHeader,
+    )
+    from .exceptions import (
+        InvalidHeaderFormat as InvalidHeaderFormat,
+    )
+    from .exceptions import (
+        InvalidHeaderValue as InvalidHeaderValue,
+    )
+    from .exceptions import (
+        InvalidMessage as InvalidMessage,
+    )
+    from .exceptions import (
+        InvalidMethod as InvalidMethod,
+    )
+    from .exceptions import (
+        InvalidOrigin as InvalidOrigin,
+    )
+    from .exceptions import (
+        InvalidParameterName as InvalidParameterName,
+    )
+    from .exceptions import (
+        InvalidParameterValue as InvalidParameterValue,
+    )
+    from .exceptions import (
+        InvalidProtocol as InvalidProtocol,
+    )
+    from .exceptions import (
+        InvalidProxy as InvalidProxy,
+    )
+    from .exceptions import (
+        InvalidProxyMessage as InvalidProxyMessage,
+    )
+    from .exceptions import (
+        InvalidProxyStatus as InvalidProxyStatus,
+    )
+    from .exceptions import (
+        InvalidState as InvalidState,
+    )
+    from .exceptions import (
+        InvalidStatus as InvalidStatus,
+    )
+    from .exceptions import (
+        InvalidUpgrade as InvalidUpgrade,
+    )
+    from .exceptions import (
+        InvalidURI as InvalidURI,
+    )
+    from .exceptions import (
+        NegotiationError as NegotiationError,
+    )
+    from .exceptions import (
+        PayloadTooBig as PayloadTooBig,
+    )
+    from .exceptions import (
+        ProtocolError as ProtocolError,
+    )
+    from .exceptions import (
+        ProxyError as ProxyError,
+    )
+    from .exceptions import (
+        RequestLineTooLong as RequestLineTooLong,
+    )
+    from .exceptions import (
+        SecurityError as SecurityError,
+    )
+    from .exceptions import (
+        StatusLineTooLong as StatusLineTooLong,
+    )
+    from .exceptions import (
+        TooManyFragments as TooManyFragments,
+    )
+    from .exceptions import (
+        TooManyHeaders as TooManyHeaders,
+    )
+    from .exceptions import (
+        WebSocketException as WebSocketException,
+    )
+    from .frames import (
+        Close as Close,
+    )
+    from .frames import (
+        CloseCode as CloseCode,
+    )
+    from .frames import (
+        Frame as Frame,
+    )
+    from .frames import (
+        Opcode as Opcode,
+    )
+    from .http11 import (
+        Request as Request,
+    )
+    from .http11 import (
+        Response as Response,
+    )
+    from .protocol import (
+        Side as Side,
+    )
+    from .protocol import (
+        State as State,
+    )
+    from .server import (
+        ServerProtocol as ServerProtocol,
+    )
+    from .sync.client import (
+        ClientConnection as ClientConnection,
+    )
+    from .sync.client import (
+        connect as connect,
+    )
+    from .sync.client import (
+        reconnect as reconnect,
+    )
+    from .sync.client import (
+        unix_connect as unix_connect,
+    )
+    from .sync.client import (
+        unix_reconnect as unix_reconnect,
+    )
+    from .sync.connection import (
+        Connection as Connection,
+    )
+    from .sync.router import (
+        Router as Router,
+    )
+    from .sync.router import (
+        route as route,
+    )
+    from .sync.router import (
+        unix_route as unix_route,
+    )
+    from .sync.server import (
+        Server as Server,
+    )
+    from .sync.server import (
+        ServerConnection as ServerConnection,
+    )
+    from .sync.server import (
+        basic_auth as basic_auth,
+    )
+    from .sync.server import (
+        broadcast as broadcast,
+    )
+    from .sync.server import (
+        serve as serve,
+    )
+    from .sync.server import (
+        unix_serve as unix_serve,
+    )
+    from .sync.wait import (
+        wait as wait,
+    )
+    from .typing import (
+        Data as Data,
+    )
+    from .typing import (
+        Origin as Origin,
+    )
+    from .typing import (
+        Subprotocol as Subprotocol,
+    )
+    from .uri import (
+        parse_uri as parse_uri,
+    )
 
 _LAZY = {
     "ClientConnection": ".sync.client",
@@ -58,6 +252,7 @@ _EXCEPTIONS = (
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "DuplicateParameter",
+    "HeaderLineTooLong",
     "InvalidHandshake",
     "InvalidHeader",
     "InvalidHeaderFormat",
@@ -79,8 +274,11 @@ _EXCEPTIONS = (
     "PayloadTooBig",
     "ProtocolError",
     "ProxyError",
+    "RequestLineTooLong",
     "SecurityError",
+    "StatusLineTooLong",
     "TooManyFragments",
+    "TooManyHeaders",
     "WebSocketException",
 )
 _LAZY.update(dict.fromkeys(_EXCEPTIONS, ".exceptions"))
@@ -99,7 +297,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
-
-
-if TYPE_CHECKING:
-    pass

@@ -1,16 +1,5 @@
 """The Sans-I/O core: frames, messages and the closing handshake, without sockets, threads or clocks.
 
-How a connection lives (RFC 6455 §4, §7)::
-
-    CONNECTING --handshake done--> OPEN --first Close either way--> CLOSING --end of stream--> CLOSED
-         \\                           \\__________end of stream, no Close__________________/
-          \\__handshake failed: stays CONNECTING, nothing is read or sent any more
-
-``_MOVES`` is that picture as a table. What is not in the table is not legal: sending in a state without
-the move raises InvalidState. What the picture leaves out is kept beside it: which Close frames went over
-the wire (``close_rcvd``, ``close_sent``) and whether input still counts (``discarding``). Input stops
-counting with the peer's Close frame (nothing may follow it, §5.5.1) and with the first error (§7.1.7).
-
 The class is used in two ways, and both share all of the logic:
 
 - through the documented Sans-I/O methods: bytes into `receive_data`, frames out of `events_received`,
@@ -28,7 +17,6 @@ import logging
 import os
 import uuid
 from collections import deque
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from .codec import Assembler, Decoder, Encoder, Utf8Validator, decode_text
@@ -39,9 +27,20 @@ from .exceptions import (
     InvalidState,
     PayloadTooBig,
     ProtocolError,
-    TooManyFragments,
 )
 from .frames import OK_CLOSE_CODES, Close, CloseCode, Frame, Opcode
+from .states import (
+    CLIENT,
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    MOVES,
+    OPEN,
+    SERVER,
+    Side,
+    State,
+    error_close,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,48 +51,22 @@ if TYPE_CHECKING:
 
     Event = Request | Response | Frame
 
-__all__ = ["SEND_EOF", "Protocol", "Side", "State"]
-
-
-class Side(IntEnum):
-    """Which end of the connection this is."""
-
-    SERVER = 0
-    CLIENT = 1
-
-
-class State(IntEnum):
-    """Where the connection is in its life (RFC 6455 §4, §7)."""
-
-    CONNECTING = 0
-    OPEN = 1
-    CLOSING = 2
-    CLOSED = 3
-
-
-SERVER: Final = Side.SERVER
-CLIENT: Final = Side.CLIENT
-CONNECTING: Final = State.CONNECTING
-OPEN: Final = State.OPEN
-CLOSING: Final = State.CLOSING
-CLOSED: Final = State.CLOSED
+__all__ = [
+    "CLIENT",
+    "CLOSED",
+    "CLOSING",
+    "CONNECTING",
+    "OPEN",
+    "SEND_EOF",
+    "SERVER",
+    "Protocol",
+    "Side",
+    "State",
+    "error_close",
+]
 
 SEND_EOF: Final = b""
 """What `Protocol.data_to_send` gives to say: end the stream now (half-close TCP)."""
-
-_MOVES: Final = {
-    (OPEN, "send data"): OPEN,
-    (OPEN, "send control"): OPEN,
-    (CLOSING, "send control"): CLOSING,
-    (OPEN, "send close"): CLOSING,
-    (OPEN, "receive close"): CLOSING,
-    (CLOSING, "receive close"): CLOSING,
-    (OPEN, "end of stream"): CLOSED,
-    (CLOSING, "end of stream"): CLOSED,
-    (CLOSED, "end of stream"): CLOSED,
-    (CLOSED, "receive close"): CLOSED,  # it came, but was read only now: what was before it filled the inbox
-    (CONNECTING, "open"): OPEN,
-}
 
 _ENV_FRAGMENTS = os.environ.get("FULLDUPLEX_MAX_FRAGMENTS", "")
 MAX_FRAGMENTS: Final = int(_ENV_FRAGMENTS) if _ENV_FRAGMENTS else None
@@ -102,17 +75,6 @@ MAX_FRAGMENTS: Final = int(_ENV_FRAGMENTS) if _ENV_FRAGMENTS else None
 _NO_RSV: Final = 0
 _RSV1: Final = 4
 _ANY_RSV: Final = 7
-
-
-def error_close(exc: BaseException) -> tuple[int, str]:
-    """Give the close code and reason that tell the peer about an error in what it sent (RFC 6455 §7.4.1)."""
-    if isinstance(exc, ProtocolError):
-        return CloseCode.PROTOCOL_ERROR, str(exc)
-    if isinstance(exc, UnicodeDecodeError):
-        return CloseCode.INVALID_DATA, exc.reason
-    if isinstance(exc, (PayloadTooBig, TooManyFragments)):
-        return CloseCode.MESSAGE_TOO_BIG, str(exc)
-    return CloseCode.INTERNAL_ERROR, ""
 
 
 class Protocol:
@@ -141,7 +103,7 @@ class Protocol:
         side: Side,
         *,
         state: State = OPEN,
-        max_size: int | None | tuple[int | None, int | None] = 2**20,
+        max_size: int | tuple[int | None, int | None] | None = 2**20,
         logger: LoggerLike | None = None,
     ) -> None:
         self.id = uuid.uuid4()
@@ -221,9 +183,8 @@ class Protocol:
         assert self.state is CLOSED, "connection isn't closed yet"
         rcvd, sent = self.close_rcvd, self.close_sent
         kind: type[ConnectionClosed] = ConnectionClosedError
-        if rcvd is not None and sent is not None:
-            if rcvd.code in OK_CLOSE_CODES and sent.code in OK_CLOSE_CODES:
-                kind = ConnectionClosedOK
+        if {close.code if close else None for close in (rcvd, sent)} <= OK_CLOSE_CODES:
+            kind = ConnectionClosedOK
         exc = kind(rcvd, sent, self.close_rcvd_then_sent)
         exc.__cause__ = self.parser_exc
         return exc
@@ -306,7 +267,11 @@ class Protocol:
             limit = self._size_left()
             for extension in reversed(self._extensions):
                 frame = extension.decode(frame, max_size=limit)
-            decoder.message_size += memoryview(frame.data).nbytes
+            size = memoryview(frame.data).nbytes
+            if limit is not None and size > limit:
+                # The decoder allows a little more than the limit, for what deflate makes longer.
+                raise PayloadTooBig(size, limit, decoder.message_size or None)
+            decoder.message_size += size
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise ProtocolError("reserved bits must be 0")
         return frame
@@ -490,14 +455,16 @@ class Protocol:
     def _queue_close(self, close: Close | None) -> None:
         payload = b"" if close is None else close.serialize()
         if len(payload) > 125:
-            raise ProtocolError(f"close reason too long: {len(payload) - 2} bytes, at most 123 are allowed")
+            raise ProtocolError(
+                f"close reason too long: {len(payload) - 2} bytes, at most 123 are allowed"
+            )
         self._move("send close")
         self.close_sent = Close(CloseCode.NO_STATUS_RCVD, "") if close is None else close
         self.control.append((Opcode.CLOSE, payload))
 
     def _move(self, event: str) -> None:
         """Go where the table says; raises InvalidState for a move that is not there."""
-        target = _MOVES.get((self.state, event))
+        target = MOVES.get((self.state, event))
         if target is None:
             raise InvalidState(f"cannot {event} while the connection is {self.state.name}")
         if target is not self.state:
@@ -572,7 +539,9 @@ class Protocol:
         """Queue a Ping or Pong; raises ProtocolError for a payload over 125 bytes (RFC 6455 §5.5)."""
         payload = memoryview(data).tobytes()
         if len(payload) > 125:
-            raise ProtocolError(f"control frame too long: {len(payload)} bytes, at most 125 are allowed")
+            raise ProtocolError(
+                f"control frame too long: {len(payload)} bytes, at most 125 are allowed"
+            )
         self.control.append((opcode, payload))
 
     def encode_data(
@@ -583,7 +552,9 @@ class Protocol:
             return (0x80 | opcode if fin else opcode), data
         return self._through_extensions(Frame(Opcode(opcode), data, fin), compress)
 
-    def _through_extensions(self, frame: Frame, compress: bool | None = None) -> tuple[int, BytesLike]:
+    def _through_extensions(
+        self, frame: Frame, compress: bool | None = None
+    ) -> tuple[int, BytesLike]:
         for extension in self._extensions:
             if compress is not None and extension.name == "permessage-deflate":
                 frame = extension.encode(frame, compress=compress)  # type: ignore[call-arg]

@@ -193,6 +193,8 @@ class SocketStream(Stream):
             self._mutex = threading.Lock()
 
     def recv_into(self, view: memoryview, deadline: float | None) -> int:
+        if self.blocking and deadline == 0.0:
+            return NOTHING  # there is no way to look without waiting
         while True:
             try:
                 if self._mutex is None:
@@ -235,20 +237,20 @@ class SocketStream(Stream):
     def wait_writable(self, deadline: float | None) -> bool:
         if self.aborted:
             raise BrokenPipeError("connection was aborted")
-        return self._wait(True, deadline)
+        return self.blocking or self._wait(True, deadline)
 
     def _wait(self, write: bool, deadline: float | None) -> bool:
         """Wait for the socket; True also when it was aborted, so that the caller looks."""
         if deadline is not None and deadline <= 0.0:
             return False
         while not self.aborted:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             if WAIT_SLICE is not None:
                 left = WAIT_SLICE if left is None else min(left, WAIT_SLICE)
             if _ready(self.sock, write, left):
                 return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
         return True
 
 
@@ -313,7 +315,10 @@ class TLSStream(Stream):
             except ssl.SSLWantReadError:
                 done = False
             except ssl.SSLError:
-                self.raw.try_write(self._outgoing.read())
+                try:
+                    self.raw.try_write(self._outgoing.read())
+                except OSError:
+                    pass  # the peer is gone, and will not miss the alert
                 raise
             else:
                 done = True
@@ -362,7 +367,7 @@ class TLSStream(Stream):
         self._mutex.acquire()
         try:
             # With a buffer to read into, it returns how many bytes it put there.
-            count: int = self._decrypt_into(size, view)  # type: ignore[arg-type, assignment]
+            count: int = self._decrypt_into(size, view)  # type: ignore[assignment]
             # A read gives the rest of one record: more of it is left only if the view is full.
             self._unread = count == size or self._incoming.pending > 0
         except ssl.SSLWantReadError:

@@ -54,7 +54,9 @@ def apply_mask(data: BytesLike, key: BytesLike, phase: int = 0) -> bytes:
     shift = phase & 3
     rotated = bytes(key[shift:]) + bytes(key[:shift])
     repeated = (rotated * (size // 4 + 1))[:size]
-    return (int.from_bytes(view, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
+    return (int.from_bytes(view, "little") ^ int.from_bytes(repeated, "little")).to_bytes(
+        size, "little"
+    )
 
 
 def is_ascii(data: BytesLike) -> bool:
@@ -252,7 +254,11 @@ class Decoder:
         self._message_frames = 0
         self._in_frame = False
         self._streaming = False
-        self._header: tuple[int, bool, int] = (0, True, 0)  # opcode, fin, rsv of the frame under way
+        self._header: tuple[int, bool, int] = (
+            0,
+            True,
+            0,
+        )  # opcode, fin, rsv of the frame under way
         self._remaining = 0
         self._key = b""
         self._phase = 0
@@ -324,7 +330,7 @@ class Decoder:
         while True:
             if not self._begin():
                 return None
-            opcode, fin, rsv = self._header
+            opcode, fin, _ = self._header
             if opcode >= CLOSE:
                 return self._take_control()
             if not self._fill():
@@ -347,7 +353,7 @@ class Decoder:
                 return data
             if not self._begin():
                 return None
-            opcode, fin, rsv = self._header
+            opcode, fin, _ = self._header
             if opcode >= CLOSE:
                 return self._take_control()
             if not self._fill():

@@ -1,0 +1,1 @@
+"""The threaded client and server."""

@@ -9,16 +9,18 @@ import codecs
 import logging
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, overload
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
-from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK
-from ..frames import Close, CloseCode, Frame, Opcode
+from ..exceptions import ConcurrencyError, ConnectionClosedOK
+from ..frames import Close, CloseCode, Opcode
 from ..protocol import State
-from ..roles import FREE, RECV, SEND
+from ..roles import FREE, RECV
 from ..stream import Stream, open_stream
-from . import core
-from .core import FIRST_CONTROL, new_payload
+from . import sending
+from .core import FIRST_CONTROL
+from .pings import new_payload
+from .sending import BYTES_LIKE
 from .service import get_service
 
 if TYPE_CHECKING:
@@ -28,27 +30,18 @@ if TYPE_CHECKING:
 
     from ..http11 import Request, Response
     from ..protocol import Protocol
-    from ..typing import BytesLike, Data, DataLike, LoggerLike, Subprotocol
+    from ..typing import Data, DataLike, LoggerLike, Subprotocol
 
 __all__ = ["Connection"]
 
-OPEN: Final = State.OPEN
-CLOSED: Final = State.CLOSED
 TEXT: Final = int(Opcode.TEXT)
-BINARY: Final = int(Opcode.BINARY)
-CONT: Final = int(Opcode.CONT)
-
-SCRATCH: Final = 65536
-"""Bytes of a large payload that are masked at once, on their way out."""
-
-_BYTES_LIKE: Final = (bytes, bytearray, memoryview)
 
 
 class ConnectionLogger(logging.LoggerAdapter[Any]):
     """Adds the connection to log records, as ``websocket``, without keeping it alive."""
 
     def __init__(self, logger: LoggerLike, connection: Connection) -> None:
-        super().__init__(logger, None)  # type: ignore[arg-type]
+        super().__init__(logger, None)
         self._connection = weakref.ref(connection)
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -57,7 +50,7 @@ class ConnectionLogger(logging.LoggerAdapter[Any]):
         return msg, kwargs
 
 
-class Connection(core.ConnectionCore):
+class Connection(sending.SendingConnection):
     """A WebSocket connection on threads (RFC 6455), for both sides.
 
     You get one from ``connect()``, or as the argument of a server's handler; don't make it yourself. All methods
@@ -90,7 +83,7 @@ class Connection(core.ConnectionCore):
         ping_interval: float | None = 20,
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
-        max_queue: int | None | tuple[int | None, int | None] = 16,
+        max_queue: int | tuple[int | None, int | None] | None = 16,
         sock: Any = None,
     ) -> None:
         if (socket is None) == (sock is None):
@@ -109,7 +102,7 @@ class Connection(core.ConnectionCore):
         self.response: Response | None = None
         self._local_address = address_of(stream.sock, "getsockname")
         self._remote_address = address_of(stream.sock, "getpeername")
-        if protocol.state is OPEN:
+        if protocol.is_open:
             self._opened()
 
     def _opened(self) -> None:
@@ -164,9 +157,9 @@ class Connection(core.ConnectionCore):
         decoder, encoder = self.protocol.decoder, self.protocol.encoder
         ratio = 1.0
         for extension in self.protocol.extensions:
-            before = getattr(extension, "bytes_before", 0)
+            before = getattr(extension, "plain_bytes_sent", 0)
             if before:
-                ratio = getattr(extension, "bytes_after", before) / before
+                ratio = getattr(extension, "wire_bytes_sent", before) / before
         return {
             "messages_received": decoder.messages_received,
             "frames_received": decoder.frames_received,
@@ -178,7 +171,7 @@ class Connection(core.ConnectionCore):
 
     # Context manager and iterator
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -234,9 +227,11 @@ class Connection(core.ConnectionCore):
         deadline = None
         if timeout is not None:
             deadline = time.monotonic() + timeout if timeout > 0 else 0.0
-        if self._streaming or self._reader.try_acquire():
-            self._enter_recv(deadline, "recv")
+        if self._reader.try_acquire():
+            self._enter_reader(deadline, "recv")
         try:
+            if self._streaming:
+                self._check_streaming("recv")
             data: Data = self._next(deadline, decode is False)
         finally:
             # As _leave_reader(), which is called only if there is something to see to: this is the hot path.
@@ -248,10 +243,17 @@ class Connection(core.ConnectionCore):
             return self._decode(data)
         return data
 
-    def _enter_recv(self, deadline: float | None, what: str) -> None:
+    def _check_streaming(self, what: str) -> None:
+        # With the reader role: a recv_streaming() that has just begun noted so before it left.
         if self._streaming:
-            raise ConcurrencyError(f"cannot call {what} while a recv_streaming is not consumed to its end")
-        self._enter_reader(deadline, what)
+            raise ConcurrencyError(
+                f"cannot call {what} while a recv_streaming is not consumed to its end"
+            )
+
+    def _last_was_text(self) -> bool:
+        protocol = self.protocol
+        own = protocol.extensions or protocol.debug
+        return bool((protocol.opcode if own else protocol.decoder.opcode) == TEXT)
 
     def _decode(self, data: bytes) -> str:
         """Decode a Binary message as the caller wished; what is not UTF-8 fails the connection like text."""
@@ -278,19 +280,26 @@ class Connection(core.ConnectionCore):
             Otherwise as `recv`.
         """
         target = memoryview(buffer).cast("B")
+        if target.readonly:
+            raise TypeError("the buffer is not writable")
         deadline = None
         if timeout is not None:
             deadline = time.monotonic() + timeout if timeout > 0 else 0.0
-        if self._streaming or self._reader.try_acquire(RECV) != FREE:
-            self._enter_recv(deadline, "recv_into")
+        if self._reader.try_acquire(RECV) != FREE:
+            self._enter_reader(deadline, "recv_into")
         try:
+            self._check_streaming("recv_into")
+            ahead = self._inbox[0][0] if self._inbox else None
             data = self._next(deadline, True)
             size = len(data)
             if size > len(target):
-                self._inbox.appendleft((data, None, 1, size))
+                text = self._last_was_text() if ahead is None else isinstance(ahead, str)
+                self._inbox.appendleft((data.decode() if text else data, None, 1, size))
                 self._inbox_frames += 1
                 self._inbox_bytes += size
-                raise BufferError(f"a message of {size} bytes does not fit into {len(target)} bytes")
+                raise BufferError(
+                    f"a message of {size} bytes does not fit into {len(target)} bytes"
+                )
             target[:size] = data
         finally:
             self._leave_reader()
@@ -319,13 +328,15 @@ class Connection(core.ConnectionCore):
         Raises:
             As `recv`, while iterating.
         """
-        if self._streaming or self._reader.try_acquire(RECV) != FREE:
-            self._enter_recv(None, "recv_streaming")
+        if self._reader.try_acquire(RECV) != FREE:
+            self._enter_reader(None, "recv_streaming")
         decoder: codecs.IncrementalDecoder | None = None
         first = True
         fin = False
         while not fin:
             try:
+                if first:
+                    self._check_streaming("recv_streaming")
                 fragments, text, fin = self._next_fragments()
             finally:
                 self._leave_reader()
@@ -337,7 +348,9 @@ class Connection(core.ConnectionCore):
                 if decoder is None:
                     yield fragment
                 else:
-                    yield self._decode_fragment(decoder, fragment, fin and index == len(fragments) - 1)
+                    yield self._decode_fragment(
+                        decoder, fragment, fin and index == len(fragments) - 1
+                    )
             if not fin and self._reader.try_acquire(RECV) != FREE:
                 self._enter_reader(None, "recv_streaming")
 
@@ -363,18 +376,21 @@ class Connection(core.ConnectionCore):
             if self._fragments:
                 fragment, fin = self._fragments.popleft()
                 self._inbox_bytes -= len(fragment)
+                self._streaming = not fin
                 return [fragment], protocol.opcode == TEXT, fin
             fragment_now = self._pull_fragment()
             if fragment_now is not None:
                 self._streaming = not protocol.fin
                 return [fragment_now], protocol.opcode == TEXT, protocol.fin
-            if protocol.state is CLOSED:
+            if protocol.is_closed:
                 self._streaming = False
                 raise protocol.close_exc
             self._read(None)
 
     def _pull_fragment(self) -> bytes | None:
         protocol = self.protocol
+        if self._violation is not None:
+            self._fail(self._violation)
         while not protocol.discarding:
             try:
                 data = protocol.pull_fragment()
@@ -385,217 +401,6 @@ class Connection(core.ConnectionCore):
                 return data
             self._on_control(protocol.opcode, data)
         return None
-
-    # Sending
-
-    def send(
-        self,
-        message: DataLike | Iterable[DataLike],
-        text: bool | None = None,
-        *,
-        timeout: float | None = None,
-        compress: bool | None = None,
-    ) -> None:
-        """Send a message.
-
-        A str is sent as a Text message, a bytes-like object as a Binary one. An iterable of either is sent as one
-        message, each item in a frame of its own (RFC 6455 §5.4); an empty one sends nothing.
-
-        Args:
-            message: what to send.
-            text: True sends bytes as Text, which the caller knows to be UTF-8; False sends a str as Binary.
-            timeout: seconds that writing may take; None for no limit other than keepalive and `close`.
-            compress: True or False to compress this message or not; None leaves it to permessage-deflate.
-
-        Raises:
-            ConnectionClosedOK: after a normal closure.
-            ConnectionClosedError: after a protocol error or a network failure.
-            TimeoutError: if ``timeout`` ran out. If that was before the first byte, nothing happened, and the
-                call may be repeated; after it the message cannot be taken back, and the connection is failed:
-                ``state`` tells.
-            ConcurrencyError: if another thread is in the midst of a fragmented message.
-            TypeError: for another type, dict-like objects among them (if you mean the keys, call ``keys()``).
-                An item of a wrong type in an iterable also closes the connection, with code 1011.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if isinstance(message, str):
-            self._send(BINARY if text is False else TEXT, message, deadline, compress)
-        elif isinstance(message, _BYTES_LIKE):
-            self._send(TEXT if text else BINARY, message, deadline, compress)
-        elif isinstance(message, Mapping):
-            raise TypeError("data is a dict-like object")
-        elif isinstance(message, Iterable):
-            self._send_fragments(message, text, deadline, compress)
-        else:
-            raise TypeError(f"a message is str, bytes-like or an iterable of these, not {type(message).__name__}")
-
-    def _send(self, opcode: int, data: Any, deadline: float | None, compress: bool | None) -> None:
-        """Send a message in one frame."""
-        protocol = self.protocol
-        if self._writer.try_acquire():
-            self._enter_writer(deadline)
-        try:
-            if protocol.outgoing:
-                raise ConcurrencyError("cannot call send while another thread is sending a fragmented message")
-            if protocol.is_open:
-                self._write_frame(opcode, data, True, deadline, compress)
-                return
-        finally:
-            # As _leave_writer(), which is called only if there is something to see to.
-            self._writer.release()
-            if self._due or protocol.is_closed:
-                self._left_writer()
-        self._raise_closed()
-
-    def _enter_writer(self, deadline: float | None) -> None:
-        left = None if deadline is None else deadline - time.monotonic()
-        if not self._writer.acquire(SEND, left):
-            raise TimeoutError("timed out while another thread was sending")
-
-    def _raise_closed(self) -> None:
-        """Wait for the end of a connection that is being closed, and raise what it ended with."""
-        self._await_end()
-        raise self.protocol.close_exc
-
-    def _write_frame(
-        self, opcode: int, data: Any, fin: bool, deadline: float | None, compress: bool | None
-    ) -> None:
-        """Write one data frame. Needs the writer role."""
-        protocol = self.protocol
-        stream = self._stream
-        head = 0x80 | opcode if fin else opcode
-        try:
-            if deadline is not None and not (stream.flush(deadline) and stream.wait_writable(deadline)):
-                raise TimeoutError("timed out before the message could be sent")
-            if protocol.extensions:
-                payload = data.encode() if isinstance(data, str) else data
-                head, data = protocol.encode_data(opcode, payload, fin, compress)
-                stream.torn = True  # the compressors have moved on: it must go out now
-            elif protocol.debug:
-                payload = data.encode() if isinstance(data, str) else data
-                protocol.logger.debug("> %s", Frame(Opcode(opcode), payload, fin))
-            if isinstance(data, memoryview):
-                data = data.cast("B") if data.contiguous else bytes(data)
-            if len(data) <= self._large:
-                done = stream.write(protocol.encoder.frame(head, data), deadline)
-            else:
-                done = self._write_large(head, data, deadline)
-        except OSError as exc:
-            if isinstance(exc, TimeoutError) and not stream.torn:
-                raise
-            self._lost(exc)
-        except BaseException:
-            if stream.torn:
-                self._give_up("sending was interrupted in the midst of a message")
-            raise
-        else:
-            if not done:
-                if stream.torn:
-                    self._give_up("sending timed out in the midst of a message")
-                raise TimeoutError("timed out while sending a message")
-            stream.torn = False
-            return
-        self._leave_lost()
-
-    def _leave_lost(self) -> None:
-        """The network failed under this writer: raise how the connection ended."""
-        self._writer.release()
-        try:
-            self._await_end()
-        finally:
-            # Who called us leaves the role again.
-            self._writer.acquire(SEND)
-        raise self.protocol.close_exc
-
-    def _give_up(self, why: str) -> None:
-        """End the connection, since a frame cannot be finished."""
-        self._lost(ConnectionAbortedError(why))
-
-    def _write_large(self, head: int, data: Any, deadline: float | None) -> bool:
-        """Write a large frame without copying it whole: as it is, or masked piece by piece."""
-        stream = self._stream
-        encoder = self.protocol.encoder
-        if isinstance(data, str):
-            data = data.encode()
-        size = len(data)
-        header = encoder.header(head, size)
-        if not encoder.masked:
-            return bool(stream.write_large(header, data, deadline))
-        scratch = bytearray(min(SCRATCH, size))
-        offset = encoder.mask_into(scratch, data, 0)
-        if not stream.write_large(header, scratch, deadline):
-            return False
-        view = memoryview(scratch)
-        while offset < size:
-            stream.torn = True
-            count = encoder.mask_into(scratch, data, offset)
-            if not stream.write(view[:count], deadline):
-                return False
-            offset += count
-        return True
-
-    def _send_fragments(
-        self, items: Iterable[Any], text: bool | None, deadline: float | None, compress: bool | None
-    ) -> None:
-        """Send a message of several frames: one for each item, and an empty one that ends it."""
-        iterator = iter(items)
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        is_str = isinstance(item, str)
-        if not is_str and not isinstance(item, _BYTES_LIKE):
-            raise TypeError(f"a fragment is str or bytes-like, not {type(item).__name__}")
-        opcode = TEXT if (is_str if text is None else text) else BINARY
-        self._begin_fragments(opcode, item, deadline, compress)
-        try:
-            for item in iterator:
-                if isinstance(item, str) != is_str or not isinstance(item, (str, *_BYTES_LIKE)):
-                    raise TypeError("all fragments of a message must be str, or all bytes-like")
-                self._write_fragment(item, False, deadline)
-            self._write_fragment(b"", True, deadline)
-        except ConnectionClosed:
-            raise
-        except BaseException:
-            self._fail_fragments()
-            raise
-
-    def _begin_fragments(
-        self, opcode: int, item: DataLike, deadline: float | None, compress: bool | None
-    ) -> None:
-        if self._writer.try_acquire(SEND) != FREE:
-            self._enter_writer(deadline)
-        try:
-            if self.protocol.outgoing:
-                raise ConcurrencyError("cannot call send while another thread is sending a fragmented message")
-            if self.protocol.state is OPEN:
-                self._write_frame(opcode, item, False, deadline, compress)
-                self.protocol.outgoing = True
-                return
-        finally:
-            self._leave_writer()
-        self._raise_closed()
-
-    def _write_fragment(self, item: DataLike, fin: bool, deadline: float | None) -> None:
-        if self._writer.try_acquire(SEND) != FREE:
-            self._enter_writer(deadline)
-        try:
-            if self.protocol.state is OPEN:
-                self._write_frame(CONT, item, fin, deadline, None)
-                self.protocol.outgoing = not fin
-                return
-        finally:
-            self._leave_writer()
-        self._raise_closed()
-
-    def _fail_fragments(self) -> None:
-        """A message cannot be finished: close with 1011 and wait for the end."""
-        with self._changed:
-            if self.protocol.state is OPEN:
-                self.protocol.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
-        self._closing()
-        self._flush()
-        self._await_end()
 
     # Control frames
 
@@ -617,10 +422,10 @@ class Connection(core.ConnectionCore):
         payload = control_payload(data) if data is not None else new_payload()
         while data is None and payload in self._pings:
             payload = new_payload()
-        if self.protocol.state is not OPEN:
+        if not self.protocol.is_open:
             self._raise_closed()
         ping = self._send_ping(payload, ack_on_close)
-        if self.protocol.state is CLOSED and not ping.event.is_set() and ack_on_close:
+        if self.protocol.is_closed and not ping.event.is_set() and ack_on_close:
             ping.event.set()
         return ping.event
 
@@ -635,7 +440,7 @@ class Connection(core.ConnectionCore):
             ProtocolError: if the payload is too long.
         """
         payload = control_payload(data)
-        if self.protocol.state is not OPEN:
+        if not self.protocol.is_open:
             self._raise_closed()
         with self._changed:
             self.protocol.queue_control(Opcode.PONG, payload)
@@ -661,12 +466,12 @@ class Connection(core.ConnectionCore):
         close.check()
         close.serialize()
         with self._changed:
-            if self.protocol.state is OPEN:
+            if self.protocol.is_open:
                 if self.protocol.outgoing:
                     self.protocol.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
                 else:
                     self.protocol.send_close(code, reason)
-        if self.protocol.state is CLOSED:
+        if self.protocol.is_closed:
             return
         self._closing()
         self._flush()
@@ -683,7 +488,7 @@ class Connection(core.ConnectionCore):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            while self.protocol.state is not CLOSED:
+            while not self.protocol.is_closed:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
@@ -695,7 +500,7 @@ def control_payload(data: DataLike) -> bytes:
     """Give the payload of a control frame."""
     if isinstance(data, str):
         return data.encode()
-    if isinstance(data, _BYTES_LIKE):
+    if isinstance(data, BYTES_LIKE):
         return bytes(data)
     raise TypeError(f"data must be str or bytes-like, not {type(data).__name__}")
 
@@ -714,5 +519,3 @@ def split(data: bytes, bounds: tuple[int, ...] | None) -> list[bytes]:
         return [data]
     starts = (0, *bounds[:-1])
     return [data[start:end] for start, end in zip(starts, bounds, strict=True)]
-
-

@@ -19,7 +19,6 @@ descriptor back.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -27,16 +26,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Opcode
-from ..protocol import State
 from ..roles import CLOSE, FREE, RECV, SERVICE, WAIT, Role
+from .pings import Ping, new_payload
+from .queueing import queue_limits
 from .service import ARMED, BLOCKED, READ, TICKING, WRITE, get_service
 
 if TYPE_CHECKING:
     from ..protocol import Protocol
     from ..stream import Stream
 
-OPEN: Final = State.OPEN
-CLOSED: Final = State.CLOSED
 FIRST_CONTROL: Final = int(Opcode.CLOSE)
 
 NOTHING: Final = -1
@@ -49,22 +47,6 @@ MIN_INBOX_BYTES: Final = 2**20
 """How many bytes of unread messages are buffered at least before reading stops."""
 
 
-def new_payload() -> bytes:
-    """Make up the payload of a ping, four random bytes."""
-    return os.urandom(4)
-
-
-class Ping:
-    """A ping that waits for its pong."""
-
-    __slots__ = ("ack_on_close", "event", "sent")
-
-    def __init__(self, ack_on_close: bool) -> None:
-        self.event = threading.Event()
-        self.ack_on_close = ack_on_close
-        self.sent = time.monotonic()
-
-
 class ConnectionCore:
     """What `Connection` is made of; see the module."""
 
@@ -75,7 +57,7 @@ class ConnectionCore:
         ping_interval: float | None,
         ping_timeout: float | None,
         close_timeout: float | None,
-        max_queue: int | None | tuple[int | None, int | None],
+        max_queue: int | tuple[int | None, int | None] | None,
     ) -> None:
         self.protocol = protocol
         protocol.pulling = True
@@ -135,6 +117,8 @@ class ConnectionCore:
         """Give the next message of those bytes that came; control frames on the way are dealt with."""
         protocol = self.protocol
         decoder = protocol.decoder
+        if self._violation is not None:
+            self._fail(self._violation)
         while not protocol.discarding:
             try:
                 if protocol._extensions or protocol.debug:
@@ -179,7 +163,7 @@ class ConnectionCore:
         """Tell whether reading ahead has to stop. At the end only bytes count: the Close frame is behind them."""
         if self._inbox_bytes > self._high_bytes:
             return True
-        if self.protocol.state is not OPEN or self._stream.aborted:
+        if not self.protocol.is_open or self._stream.aborted:
             return False
         return self._inbox_frames >= self._high > 0
 
@@ -193,10 +177,12 @@ class ConnectionCore:
                     return 0
                 if not self._pull_ahead():
                     break
-            if protocol.state is CLOSED or self._violation is not None:
+            if protocol.is_closed or self._violation is not None:
                 return 0
             count = self._read(deadline)
-            if count <= 0 or (deadline == 0.0 and decoder.pending == 0 and not self._stream.pending()):
+            if count <= 0 or (
+                deadline == 0.0 and decoder.pending == 0 and not self._stream.pending()
+            ):
                 # An emptied socket is not read twice; a full one is, by the watch.
                 if count > 0 and not protocol.discarding and self._pull_ahead():
                     continue
@@ -205,8 +191,11 @@ class ConnectionCore:
     def _pull_ahead(self) -> bool:
         """Pull one message or fragment into the inbox; False if more bytes are needed."""
         protocol = self.protocol
+        fragments = self._fragments
+        # While the last fragments wait to be taken, what follows them is read as whole messages.
+        streaming = self._streaming and not (fragments and fragments[-1][1])
         try:
-            if self._streaming:
+            if streaming:
                 fragment = protocol.pull_fragment()
                 data: Any = fragment
             else:
@@ -221,9 +210,8 @@ class ConnectionCore:
             return True
         size = len(data)
         self._inbox_bytes += size
-        if self._streaming:
-            self._fragments.append((data, protocol.fin))
-            self._streaming = not protocol.fin
+        if streaming:
+            fragments.append((data, protocol.fin))
             return True
         decoder = protocol.decoder
         frames = decoder.frames
@@ -231,7 +219,7 @@ class ConnectionCore:
         self._inbox.append((data, decoder.bounds, frames, size))
         return True
 
-    def _on_control(self, opcode: int, payload: bytes) -> None:
+    def _on_control(self, opcode: int, payload: Any) -> None:
         """Deal with a control frame that came."""
         if opcode == Opcode.PONG:
             self._on_pong(payload)
@@ -283,7 +271,9 @@ class ConnectionCore:
             if owner == FREE:
                 return
             if owner in (RECV, WAIT):
-                raise ConcurrencyError(f"cannot call {what} while another thread is already running recv or the like")
+                raise ConcurrencyError(
+                    f"cannot call {what} while another thread is already running recv or the like"
+                )
             left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
             if self._reader.acquire(RECV, left):
                 return
@@ -305,7 +295,7 @@ class ConnectionCore:
         if self._draining:
             with self._changed:
                 self._changed.notify_all()
-        if self.protocol.state is CLOSED:
+        if self.protocol.is_closed:
             self._dispose()
 
     def _leave_writer(self) -> None:
@@ -317,7 +307,7 @@ class ConnectionCore:
         """After the writer role: send what was queued meanwhile."""
         if self._due:
             self._flush()
-        if self.protocol.state is CLOSED:
+        if self.protocol.is_closed:
             self._dispose()
 
     def _flush(self) -> None:
@@ -331,10 +321,14 @@ class ConnectionCore:
             self._due = False
             done = True
             try:
-                if protocol.state is not CLOSED and not stream.torn:
-                    with self._changed:
-                        data = protocol.take_control()
-                    done = stream.try_write(data) if data else stream.flush(0.0)
+                if not protocol.is_closed and not stream.torn:
+                    # Behind a backlog frames stay queued, where a pong replaces an older one: a
+                    # peer that pings and does not read costs no memory.
+                    done = not stream.unsent() or stream.flush(0.0)
+                    if done and protocol.control:
+                        with self._changed:
+                            data = protocol.take_control()
+                        done = stream.try_write(data)
                     if done and protocol.end_wanted and not protocol.eof_sent:
                         protocol.eof_sent = True
                         stream.shutdown_write()
@@ -343,9 +337,12 @@ class ConnectionCore:
             finally:
                 self._writer.release()
             if not done:
-                # The network takes no more now: the service goes on when it does.
+                # The network takes no more now: the service goes on when it does, or whoever is
+                # next to leave a role.
                 get_service().arm(self, READ | WRITE if self._watch == ARMED else WRITE)
-        if protocol.state is CLOSED:
+                self._due = True
+                break
+        if protocol.is_closed:
             self._dispose()
 
     def _lost(self, exc: BaseException) -> None:
@@ -384,10 +381,9 @@ class ConnectionCore:
             more = self._read_ahead(0.0)
         finally:
             self._reader.release()
-        state = self.protocol.state
         if self._due:
             self._flush()
-        if state is CLOSED:
+        if self.protocol.is_closed:
             self._dispose()
         elif more == NOTHING:
             self._arm()
@@ -396,7 +392,7 @@ class ConnectionCore:
 
     def _on_tick(self) -> bool:
         """Look whether somebody reads; False when there is nothing to look at any more."""
-        if self.protocol.state is CLOSED or self._watch != TICKING:
+        if self.protocol.is_closed or self._watch != TICKING:
             return False
         reads = self._reads
         moved = reads != self._seen_reads
@@ -405,7 +401,7 @@ class ConnectionCore:
             return True
         if self._reader.owner == FREE:
             self._serve()
-            return self._watch == TICKING and self.protocol.state is not CLOSED
+            return self._watch == TICKING and not self.protocol.is_closed
         self._watch = BLOCKED
         if self._reads == reads and self._reader.owner != FREE:
             return False
@@ -414,7 +410,7 @@ class ConnectionCore:
 
     def _on_timer(self, now: float) -> None:
         """A time has come: keepalive, the end of a grace, or the deadline of closing."""
-        if self.protocol.state is CLOSED:
+        if self.protocol.is_closed:
             return
         deadline = self._close_deadline
         if deadline is not None:
@@ -423,9 +419,22 @@ class ConnectionCore:
             return
         if self._violation is not None and now >= self._violation_due and not self._inbox:
             self._fail(self._violation)
+            if self._watch == BLOCKED:
+                get_service().adopt(self)  # to find the end
             return
         if self._ping_due and now >= self._ping_due:
             self._keep_alive(now)
+
+    def _on_bug(self, exc: Exception) -> None:
+        """Something raised in the service thread what it must not: a socket-like object, a logger, we."""
+        try:
+            self.protocol.logger.error("unexpected error; connection is ended", exc_info=exc)
+        except Exception:
+            pass  # then nobody can be told
+        try:
+            self._lost(exc)
+        except Exception:
+            self._watch = BLOCKED
 
     # Keepalive
 
@@ -437,7 +446,7 @@ class ConnectionCore:
     def _keep_alive(self, now: float) -> None:
         """Send a ping, or judge the last one."""
         interval, timeout = self.ping_interval, self.ping_timeout
-        if self.protocol.state is not OPEN or interval is None:
+        if not self.protocol.is_open or interval is None:
             return
         ping, self._keepalive = self._keepalive, None
         if ping is None or ping.event.is_set():
@@ -503,7 +512,7 @@ class ConnectionCore:
     def _cut(self) -> None:
         """The deadline of closing has come: end the connection as it is."""
         with self._changed:
-            if self.protocol.parser_exc is None and self.protocol.state is not CLOSED:
+            if self.protocol.parser_exc is None and not self.protocol.is_closed:
                 self.protocol.parser_exc = TimeoutError("timed out while closing connection")
         self._begin_end()
 
@@ -513,17 +522,19 @@ class ConnectionCore:
         if self._reader.try_acquire(SERVICE) != FREE:
             return  # the reader finds the end
         try:
-            self._read_ahead(0.0)
-            self._end(None)
+            try:
+                self._read_ahead(0.0)
+            finally:
+                self._end(None)
         finally:
             self._reader.release()
-        self._dispose()
+            self._dispose()
 
     def _end(self, exc: BaseException | None) -> None:
         """The stream is at its end: be CLOSED, and wake who waits for that. Needs the reader role."""
         protocol = self.protocol
         with self._changed:
-            if protocol.state is CLOSED:
+            if protocol.is_closed:
                 return
             if exc is not None and protocol.parser_exc is None:
                 protocol.parser_exc = exc  # type: ignore[assignment]
@@ -537,25 +548,26 @@ class ConnectionCore:
 
     def _dispose(self) -> None:
         """Give the descriptor back, if nobody is in a role; else the last who leaves does it."""
-        if self._disposed or self._reader.try_acquire(CLOSE) != FREE:
-            return
-        try:
-            if self._writer.try_acquire(CLOSE) != FREE:
-                return
+        while not self._disposed and self._reader.try_acquire(CLOSE) == FREE:
             try:
-                if not self._disposed:
-                    self._disposed = True
-                    get_service().forget(self._stream.fileno())
-                    self._stream.close()
+                if self._writer.try_acquire(CLOSE) == FREE:
+                    try:
+                        if not self._disposed:
+                            self._disposed = True
+                            get_service().forget(self._stream.fileno())
+                            self._stream.close()
+                    finally:
+                        self._writer.release()
             finally:
-                self._writer.release()
-        finally:
-            self._reader.release()
+                self._reader.release()
+            if self._writer.owner != FREE:
+                return  # the writer comes here when it leaves
+            # It left while we were the reader, and so found the connection in use: look again.
 
     def _await_end(self) -> None:
         """Wait until the connection is CLOSED, reading if nobody else does; bounded by the closing deadline."""
         protocol = self.protocol
-        while protocol.state is not CLOSED:
+        while not protocol.is_closed:
             deadline = self._close_deadline
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
@@ -566,21 +578,21 @@ class ConnectionCore:
                 continue
             full = False
             try:
-                if protocol.state is not CLOSED:
+                if not protocol.is_closed:
                     if self._violation is not None:
                         self._fail(self._violation)
                     self._read_ahead(deadline)
-                    full = protocol.state is not CLOSED and self._inbox_full()
+                    full = self._inbox_full()
             finally:
                 self._leave_reader()
-            if full:
+            if full and not self.protocol.is_closed:
                 self._await_drain(deadline)
 
     def _await_drain(self, deadline: float | None) -> None:
         """Unread messages fill the inbox, and the end is behind them: wait until somebody reads."""
         with self._changed:
             self._draining = True
-            while self._inbox_full() and self.protocol.state is not CLOSED:
+            while self._inbox_full() and not self.protocol.is_closed:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     break
@@ -588,10 +600,12 @@ class ConnectionCore:
             self._draining = False
 
     def _await_cut(self) -> None:
-        """After a cut, the reader ends the connection as soon as it wakes."""
-        with self._changed:
-            while self.protocol.state is not CLOSED:
-                self._changed.wait()
+        """After a cut, wait for the reader to wake, and see that the connection is ended."""
+        self._reader.acquire(CLOSE)
+        try:
+            self._end(None)
+        finally:
+            self._leave_reader()
 
     def _after_fork(self) -> None:
         """In a forked child: be free of the threads that exist in the parent only."""
@@ -600,19 +614,3 @@ class ConnectionCore:
         self._writer.reset(self._changed)
         self._stream.after_fork()
         self._watch = BLOCKED
-
-
-def queue_limits(max_queue: int | None | tuple[int | None, int | None]) -> tuple[int, int]:
-    """Give the high and low marks of the inbox in frames; a high mark of 0 is no limit."""
-    high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
-    if high is None and low is not None:
-        high = 4 * low
-    if high is None:
-        return 0, 0
-    if low is None:
-        low = high // 4
-    if low < 0:
-        raise ValueError(f"the low mark of max_queue must not be negative: {low}")
-    if high < low:
-        raise ValueError(f"the high mark of max_queue, {high}, is below the low mark, {low}")
-    return high, low

@@ -30,7 +30,6 @@ from ..protocol import State
 from ..stream import NOTHING, Stream, TLSStream, open_stream
 from ..uri import parse_uri
 from .connection import address_of
-from .core import queue_limits
 from .dialing import (
     Cancel,
     DialOptions,
@@ -41,6 +40,7 @@ from .dialing import (
     prepare_socket,
 )
 from .proxy import Proxy, open_tunnel, parse_proxy, require_socks, system_proxy
+from .queueing import queue_limits
 from .redirects import SOCKET, Target, next_target
 
 if TYPE_CHECKING:

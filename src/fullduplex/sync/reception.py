@@ -13,7 +13,7 @@ from ..frames import CloseCode
 from ..http11 import SERVER
 from ..server import ServerProtocol
 from ..stream import Stream, TLSStream, open_stream
-from .core import queue_limits
+from .queueing import queue_limits
 from .server_connection import Hooks, ServerConnection, open_connection
 
 if TYPE_CHECKING:

@@ -29,9 +29,11 @@ import threading
 import time
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .core import ConnectionCore
 
 BLOCKED: Final = 0
@@ -85,7 +87,9 @@ class SelectorWatcher:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._lock = threading.Lock()  # guards the selector's map; nothing is waited for while it is held
+        self._lock = (
+            threading.Lock()
+        )  # guards the selector's map; nothing is waited for while it is held
 
     def arm(self, fd: int, events: int) -> None:
         """Watch a descriptor for one event; replaces an earlier watch."""
@@ -142,7 +146,11 @@ class Service:
         self._fresh: deque[weakref.ref[ConnectionCore]] = deque()
         self._timers: list[tuple[float, int, weakref.ref[ConnectionCore]]] = []
         self._numbers = itertools.count()
-        self._lock = threading.Lock()  # guards the timers and _wake_at; nothing is waited for while it is held
+        self._lock = (
+            threading.Lock()
+        )  # guards the timers and _wake_at; nothing is waited for while it is held
+        # Guards `watched`: a descriptor is not armed for its last owner once it is given back.
+        self._arming = threading.Lock()
         self._awake = False  # whether the thread will look at what was added without being woken
         self._wake_at = 0.0  # when it will wake by itself; 0 while it is awake
         self._stopping = False
@@ -176,21 +184,23 @@ class Service:
 
     def arm(self, connection: ConnectionCore, events: int = READ) -> None:
         """Watch the connection's socket now."""
-        fd = connection._stream.fileno()
-        if fd < 0:
-            return
-        self.watched[fd] = weakref.ref(connection)
-        try:
-            self.watcher.arm(fd, events)
-        except (OSError, ValueError):
-            return  # closed meanwhile; whoever did that ends the connection
+        with self._arming:
+            fd = connection._stream.fileno()
+            if fd < 0 or connection._disposed:
+                return
+            self.watched[fd] = weakref.ref(connection)
+            try:
+                self.watcher.arm(fd, events)
+            except (OSError, ValueError):
+                return  # closed meanwhile; whoever did that ends the connection
         if isinstance(self.watcher, SelectorWatcher):
             self.wake()
 
     def forget(self, fd: int) -> None:
         """Stop watching a descriptor, before it is closed."""
-        if self.watched.pop(fd, None) is not None:
-            self.watcher.disarm(fd)
+        with self._arming:
+            if self.watched.pop(fd, None) is not None:
+                self.watcher.disarm(fd)
 
     def schedule(self, connection: ConnectionCore, when: float) -> None:
         """Call the connection's ``_on_timer`` at ``when``, on the clock of ``time.monotonic()``."""
@@ -259,12 +269,20 @@ class Service:
         reference = self.watched.get(fd)
         connection = None if reference is None else reference()
         if connection is not None:
-            connection._on_ready(events)
+            self._call(connection, connection._on_ready, events)
+
+    def _call(self, connection: ConnectionCore, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a connection. What goes wrong there ends that connection, not the service of all."""
+        try:
+            return function(*args)
+        except Exception as exc:
+            connection._on_bug(exc)
+            return None
 
     def _tick(self, reference: weakref.ref[ConnectionCore]) -> bool:
         """Look at a connection; True to look again at the next tick."""
         connection = reference()
-        return connection is not None and connection._on_tick()
+        return connection is not None and bool(self._call(connection, connection._on_tick))
 
     def _run_timers(self, now: float) -> None:
         while True:
@@ -274,7 +292,7 @@ class Service:
                 reference = heapq.heappop(self._timers)[2]
             connection = reference()
             if connection is not None:
-                connection._on_timer(now)
+                self._call(connection, connection._on_timer, now)
 
 
 _service: Service | None = None
@@ -318,4 +336,3 @@ def _after_fork() -> None:
 atexit.register(_stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-

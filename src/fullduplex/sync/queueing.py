@@ -1,0 +1,19 @@
+"""How much is buffered while nobody reads."""
+
+from __future__ import annotations
+
+
+def queue_limits(max_queue: int | tuple[int | None, int | None] | None) -> tuple[int, int]:
+    """Give the high and low marks of the inbox in frames; a high mark of 0 is no limit."""
+    high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
+    if high is None and low is not None:
+        high = 4 * low
+    if high is None:
+        return 0, 0
+    if low is None:
+        low = high // 4
+    if low < 0:
+        raise ValueError(f"the low mark of max_queue must not be negative: {low}")
+    if high < low:
+        raise ValueError(f"the high mark of max_queue, {high}, is below the low mark, {low}")
+    return high, low

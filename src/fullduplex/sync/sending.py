@@ -1,0 +1,245 @@
+"""How a connection sends: whole frames under the writer role, large ones without copying them whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from ..exceptions import ConcurrencyError, ConnectionClosed
+from ..frames import CloseCode, Frame, Opcode
+from ..roles import FREE, SEND
+from . import core
+
+if TYPE_CHECKING:
+    from ..typing import DataLike
+
+TEXT: Final = int(Opcode.TEXT)
+BINARY: Final = int(Opcode.BINARY)
+CONT: Final = int(Opcode.CONT)
+
+SCRATCH: Final = 65536
+"""Bytes of a large payload that are masked at once, on their way out."""
+
+BYTES_LIKE: Final = (bytes, bytearray, memoryview)
+
+
+class SendingConnection(core.ConnectionCore):
+    """The sending half of `Connection`."""
+
+    def send(
+        self,
+        message: DataLike | Iterable[DataLike],
+        text: bool | None = None,
+        *,
+        timeout: float | None = None,
+        compress: bool | None = None,
+    ) -> None:
+        """Send a message.
+
+        A str is sent as a Text message, a bytes-like object as a Binary one. An iterable of either is sent as one
+        message, each item in a frame of its own (RFC 6455 §5.4); an empty one sends nothing.
+
+        Args:
+            message: what to send.
+            text: True sends bytes as Text, which the caller knows to be UTF-8; False sends a str as Binary.
+            timeout: seconds that writing may take; None for no limit other than keepalive and `close`.
+            compress: True or False to compress this message or not; None leaves it to permessage-deflate.
+
+        Raises:
+            ConnectionClosedOK: after a normal closure.
+            ConnectionClosedError: after a protocol error or a network failure.
+            TimeoutError: if ``timeout`` ran out. If that was before the first byte, nothing happened, and the
+                call may be repeated; after it the message cannot be taken back, and the connection is failed:
+                ``state`` tells.
+            ConcurrencyError: if another thread is in the midst of a fragmented message.
+            TypeError: for another type, dict-like objects among them (if you mean the keys, call ``keys()``).
+                An item of a wrong type in an iterable also closes the connection, with code 1011.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if isinstance(message, str):
+            self._send(BINARY if text is False else TEXT, message, deadline, compress)
+        elif isinstance(message, BYTES_LIKE):
+            self._send(TEXT if text else BINARY, message, deadline, compress)
+        elif isinstance(message, Mapping):
+            raise TypeError("data is a dict-like object")
+        elif isinstance(message, Iterable):
+            self._send_fragments(message, text, deadline, compress)
+        else:
+            raise TypeError(
+                f"a message is str, bytes-like or an iterable of these, not {type(message).__name__}"
+            )
+
+    def _send(self, opcode: int, data: Any, deadline: float | None, compress: bool | None) -> None:
+        """Send a message in one frame."""
+        protocol = self.protocol
+        if self._writer.try_acquire():
+            self._enter_writer(deadline)
+        try:
+            if protocol.is_open:
+                if protocol.outgoing:
+                    raise ConcurrencyError(
+                        "cannot call send while another thread is sending a fragmented message"
+                    )
+                self._write_frame(opcode, data, True, deadline, compress)
+                return
+        finally:
+            # As _leave_writer(), which is called only if there is something to see to.
+            self._writer.release()
+            if self._due or protocol.is_closed:
+                self._left_writer()
+        self._raise_closed()
+
+    def _enter_writer(self, deadline: float | None) -> None:
+        left = None if deadline is None else deadline - time.monotonic()
+        if not self._writer.acquire(SEND, left):
+            raise TimeoutError("timed out while another thread was sending")
+
+    def _raise_closed(self) -> None:
+        """Wait for the end of a connection that is being closed, and raise what it ended with."""
+        self._await_end()
+        raise self.protocol.close_exc
+
+    def _write_frame(
+        self, opcode: int, data: Any, fin: bool, deadline: float | None, compress: bool | None
+    ) -> None:
+        """Write one data frame. Needs the writer role."""
+        protocol = self.protocol
+        stream = self._stream
+        head = 0x80 | opcode if fin else opcode
+        try:
+            if deadline is not None and not (
+                stream.flush(deadline) and stream.wait_writable(deadline)
+            ):
+                raise TimeoutError("timed out before the message could be sent")
+            if protocol.extensions:
+                payload = data.encode() if isinstance(data, str) else data
+                head, data = protocol.encode_data(opcode, payload, fin, compress)
+                stream.torn = True  # the compressors have moved on: it must go out now
+            elif protocol.debug:
+                payload = data.encode() if isinstance(data, str) else data
+                protocol.logger.debug("> %s", Frame(Opcode(opcode), payload, fin))
+            if isinstance(data, memoryview):
+                data = data.cast("B") if data.contiguous else bytes(data)
+            if len(data) <= self._large:
+                done = stream.write(protocol.encoder.frame(head, data), deadline)
+            else:
+                done = self._write_large(head, data, deadline)
+        except OSError as exc:
+            if isinstance(exc, TimeoutError) and exc.errno is None and not stream.torn:
+                raise  # ours, not the network's ETIMEDOUT
+            self._lost(exc)
+        except BaseException:
+            if stream.torn:
+                self._give_up("sending was interrupted in the midst of a message")
+            raise
+        else:
+            if not done:
+                if stream.torn:
+                    self._give_up("sending timed out in the midst of a message")
+                raise TimeoutError("timed out while sending a message")
+            stream.torn = False
+            return
+        self._leave_lost()
+
+    def _leave_lost(self) -> None:
+        """The network failed under this writer: raise how the connection ended."""
+        self._writer.release()
+        try:
+            self._await_end()
+        finally:
+            # Who called us leaves the role again.
+            self._writer.acquire(SEND)
+        raise self.protocol.close_exc
+
+    def _give_up(self, why: str) -> None:
+        """End the connection, since a frame cannot be finished."""
+        self._lost(ConnectionAbortedError(why))
+
+    def _write_large(self, head: int, data: Any, deadline: float | None) -> bool:
+        """Write a large frame without copying it whole: as it is, or masked piece by piece."""
+        stream = self._stream
+        encoder = self.protocol.encoder
+        if isinstance(data, str):
+            data = data.encode()
+        size = len(data)
+        header = encoder.header(head, size)
+        if not encoder.masked:
+            return bool(stream.write_large(header, data, deadline))
+        scratch = bytearray(min(SCRATCH, size))
+        offset = encoder.mask_into(scratch, data, 0)
+        if not stream.write_large(header, scratch, deadline):
+            return False
+        view = memoryview(scratch)
+        while offset < size:
+            stream.torn = True
+            count = encoder.mask_into(scratch, data, offset)
+            if not stream.write(view[:count], deadline):
+                return False
+            offset += count
+        return True
+
+    def _send_fragments(
+        self, items: Iterable[Any], text: bool | None, deadline: float | None, compress: bool | None
+    ) -> None:
+        """Send a message of several frames: one for each item, and an empty one that ends it."""
+        iterator = iter(items)
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        is_str = isinstance(item, str)
+        if not is_str and not isinstance(item, BYTES_LIKE):
+            raise TypeError(f"a fragment is str or bytes-like, not {type(item).__name__}")
+        opcode = TEXT if (is_str if text is None else text) else BINARY
+        self._begin_fragments(opcode, item, deadline, compress)
+        try:
+            for item in iterator:
+                if isinstance(item, str) != is_str or not isinstance(item, (str, *BYTES_LIKE)):
+                    raise TypeError("all fragments of a message must be str, or all bytes-like")
+                self._write_fragment(item, False, deadline)
+            self._write_fragment(b"", True, deadline)
+        except ConnectionClosed:
+            raise
+        except BaseException:
+            self._fail_fragments()
+            raise
+
+    def _begin_fragments(
+        self, opcode: int, item: DataLike, deadline: float | None, compress: bool | None
+    ) -> None:
+        if self._writer.try_acquire() != FREE:
+            self._enter_writer(deadline)
+        try:
+            if self.protocol.is_open:
+                if self.protocol.outgoing:
+                    raise ConcurrencyError(
+                        "cannot call send while another thread is sending a fragmented message"
+                    )
+                self._write_frame(opcode, item, False, deadline, compress)
+                self.protocol.outgoing = True
+                return
+        finally:
+            self._leave_writer()
+        self._raise_closed()
+
+    def _write_fragment(self, item: DataLike, fin: bool, deadline: float | None) -> None:
+        if self._writer.try_acquire() != FREE:
+            self._enter_writer(deadline)
+        try:
+            if self.protocol.is_open:
+                self._write_frame(CONT, item, fin, deadline, None)
+                self.protocol.outgoing = not fin
+                return
+        finally:
+            self._leave_writer()
+        self._raise_closed()
+
+    def _fail_fragments(self) -> None:
+        """A message cannot be finished: close with 1011 and wait for the end."""
+        with self._changed:
+            if self.protocol.is_open:
+                self.protocol.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
+        self._closing()
+        self._flush()
+        self._await_end()
