@@ -77,6 +77,18 @@ _RSV1: Final = 4
 _ANY_RSV: Final = 7
 
 
+def bare(exc: BaseException) -> None:
+    """Drop the tracebacks of an exception that a connection keeps.
+
+    Their frames refer to the connection, which could then only be freed by the cycle collector.
+    """
+    link: BaseException | None = exc
+    while link is not None:
+        link.__traceback__ = None
+        link.__context__ = None
+        link = link.__cause__
+
+
 class Protocol:
     """One end of a WebSocket connection as bytes and frames.
 
@@ -431,6 +443,7 @@ class Protocol:
     def fail_for(self, exc: Exception) -> None:
         """Fail the connection for an error in what the peer sent."""
         self.parser_exc = exc
+        bare(exc)
         code, reason = error_close(exc)
         self.fail(code, reason)
 

@@ -420,7 +420,7 @@ class TLSStream(Stream):
         return bool(self.backlog or self._outgoing.pending or self.raw.unsent())
 
     def wait_writable(self, deadline: float | None) -> bool:
-        return self.raw.flush(deadline)
+        return self.raw.flush(deadline) and self.raw.wait_writable(deadline)
 
     def shutdown_write(self) -> None:
         with self._mutex:

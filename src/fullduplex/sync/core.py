@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Opcode
+from ..protocol import bare
 from ..roles import CLOSE, FREE, RECV, SERVICE, WAIT, Role
 from .pings import Ping, new_payload
 from .queueing import queue_limits
@@ -253,6 +254,7 @@ class ConnectionCore:
 
     def _on_violation(self, exc: Exception) -> None:
         """Note an error found while reading ahead: messages before it may be taken and answered first."""
+        bare(exc)
         self._violation = exc
         self._violation_due = time.monotonic() + VIOLATION_GRACE
         get_service().schedule(self, self._violation_due)
@@ -347,6 +349,7 @@ class ConnectionCore:
 
     def _lost(self, exc: BaseException) -> None:
         """The network failed under a writer: the reader finds the end, whoever it is."""
+        bare(exc)
         with self._changed:
             if self.protocol.parser_exc is None:
                 self.protocol.parser_exc = exc  # type: ignore[assignment]
@@ -537,6 +540,7 @@ class ConnectionCore:
             if protocol.is_closed:
                 return
             if exc is not None and protocol.parser_exc is None:
+                bare(exc)
                 protocol.parser_exc = exc  # type: ignore[assignment]
             protocol.receive_eof()
             pings = [ping for ping in self._pings.values() if ping.ack_on_close]
