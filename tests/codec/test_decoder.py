@@ -98,6 +98,24 @@ def test_text(
         assert decoder.opcode == TEXT
 
 
+@pytest.mark.parametrize("before", [0, 10, 65_535, 65_536, 65_537, 140_000])
+@pytest.mark.parametrize("mode", MODES)
+def test_large_text_is_received_in_place(
+    fd: ModuleType, key: bytes | None, mode: str, before: int
+) -> None:
+    """Its storage changes where the first byte comes that is not ASCII: nothing behind it is lost."""
+    data = b"a" * before + ("é€😀" * 20_000).encode()
+    encoded = data if key is None else fd.codec.apply_mask(data, key)
+    decoder = fd.codec.Decoder(masked=key is not None)
+    for _ in range(2):  # the second time there is room for all of it at once
+        decoder.feed(header(TEXT, len(data), key=key))
+        rest = encoded
+        while rest:
+            assert getattr(decoder, mode)() is None
+            rest = rest[put(decoder, rest) :]
+        assert getattr(decoder, mode)() == (data.decode() if mode == "pull" else data)
+
+
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("mode", MODES)
 def test_control_frames_between_fragments(fd: ModuleType, way: Any, mode: str, piece: int) -> None:

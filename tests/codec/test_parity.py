@@ -31,6 +31,7 @@ PAYLOADS = st.one_of(
     st.text(max_size=20).map(str.encode),
     st.sampled_from([b"", b"\xff", b"a\xed\xa0", "é€😀".encode(), b"\xe2\x82", b"\xac"]),
     st.sampled_from([125, 126, 127, 4000, 4096, 5000, 70_000]).map(lambda size: b"a" * size),
+    st.sampled_from([1, 65_535, 65_536]).map(lambda size: b"a" * size + "é€".encode() * 20_000),
     st.sampled_from([3000, 40_000]).map(lambda size: "é€".encode() * (size // 5)),
 )
 # Mostly what is legal, so that sequences get far; among it everything else.
