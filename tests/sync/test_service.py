@@ -98,8 +98,8 @@ def test_a_connection_dropped_without_close_is_forgotten(fd: ModuleType) -> None
         eventually(lambda: connection._watch == fd.sync.service.ARMED)
         del ours, protocol
         with pytest.warns(ResourceWarning):
-            del connection
-            eventually(lambda: reference() is None)
+            connection = None
+        eventually(lambda: reference() is None)
         with pytest.raises(OSError):
             os.fstat(number)
         assert theirs.recv(10) == b""
