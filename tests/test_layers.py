@@ -31,7 +31,17 @@ LAYERS = {
         "uri",
     ),
     "stream": ("stream", "_fdstream"),
-    "connection": ("_roles", "roles", "sync.connection", "sync.core", "sync.sending", "sync.pings", "sync.queueing", "sync.service", "sync.wait"),
+    "connection": (
+        "_roles",
+        "roles",
+        "sync.connection",
+        "sync.core",
+        "sync.sending",
+        "sync.pings",
+        "sync.queueing",
+        "sync.service",
+        "sync.wait",
+    ),
     "entry points": ("sync.", "sync"),
     "programs": ("cli", "__main__"),
     # The root gives out names of all layers, and how to load them.
