@@ -270,20 +270,23 @@ def test_signal_just_before_the_wait(fd, monkeypatch):
     acceptor = fd.sync.acceptor.Acceptor(
         [listening], print, lambda: True, logging.getLogger("fullduplex.server")
     )
-    real = fd.sync.acceptor.wait_readable
+    real = fd.sync.acceptor.make_waiter
 
-    def wait_readable(fds, timeout):
+    def make_waiter(fds):
+        return lambda timeout: wait(fds)
+
+    def wait(fds):
         # Delivered to another thread, it does not interrupt ours: as if it had come just before.
         thread = threading.Thread(
             target=lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
         )
         thread.start()
-        found = real(fds, 10 * TIMEOUT)
+        found = real(fds)(10 * TIMEOUT)
         thread.join()
         return found
 
     before = signal.signal(signal.SIGUSR1, lambda *_: acceptor.stop())
-    monkeypatch.setattr(fd.sync.acceptor, "wait_readable", wait_readable)
+    monkeypatch.setattr(fd.sync.acceptor, "make_waiter", make_waiter)
     try:
         acceptor.run()
     finally:

@@ -100,13 +100,13 @@ class Acceptor:
             OSError: if a listening socket is closed, or was none.
         """
         bell = self._bell.fileno()
-        fds = [bell, *self._sockets]
+        wait = make_waiter([bell, *self._sockets])
         with self._hear_signals():
             while not self.stopped:
                 if not self._may_accept():
                     self._hold()
                     continue
-                for fd in wait_readable(fds, None):
+                for fd in wait(None):
                     if fd == bell:
                         self._hear()
                     elif not self.stopped:
@@ -136,7 +136,7 @@ class Acceptor:
         self.held = True
         # Whoever makes room looks at `held` afterwards: so look for room once more.
         if not self._may_accept() and not self.stopped:
-            wait_readable([self._bell.fileno()], None)
+            make_waiter([self._bell.fileno()])(None)
             self._hear()
         self.held = False
 
@@ -170,17 +170,20 @@ class Acceptor:
             self._complaints = {line: now}
             self._logger.warning("%s; trying again", line)
         if not self.stopped:
-            wait_readable([self._bell.fileno()], PAUSE)
+            make_waiter([self._bell.fileno()])(PAUSE)
 
 
-def wait_readable(fds: Sequence[int], timeout: float | None) -> list[int]:
-    """Wait until one of some descriptors is readable or broken; none of them if the time was over.
+def make_waiter(fds: Sequence[int]) -> Callable[[float | None], list[int]]:
+    """Make a function that waits until one of some descriptors is readable or broken.
 
-    The functions are looked up at each call, so that patched modules are honoured.
+    It is called with a time-out in seconds, or None for none, and returns those descriptors. What
+    it needs is looked up here, so that patched modules are honoured.
     """
-    if hasattr(select, "poll"):
-        poller = select.poll()
-        for fd in fds:
-            poller.register(fd, select.POLLIN)
-        return [fd for fd, _ in poller.poll(None if timeout is None else timeout * 1000)]
-    return select.select(fds, [], [], timeout)[0]
+    if not hasattr(select, "poll"):
+        return lambda timeout: select.select(fds, [], [], timeout)[0]
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return lambda timeout: [
+        fd for fd, _ in poller.poll(None if timeout is None else timeout * 1000)
+    ]
