@@ -130,7 +130,7 @@ class Opener:
         self.origin = origin
         self.extensions = extensions
         self.subprotocols = subprotocols
-        self.headers = _check_headers(additional_headers, user_agent_header)
+        self.headers = _check_headers(additional_headers, user_agent_header, origin)
         self.user_agent = user_agent_header
         self.proxy_ssl = proxy_ssl
         self.proxy_server_hostname = proxy_server_hostname
@@ -193,17 +193,18 @@ class Opener:
 
     def _attempt(self, target: Target, deadline: float | None, cancel: Cancel | None) -> Any:
         """Try once."""
-        protocol = ClientProtocol(
-            target.uri,
-            origin=self.origin,
-            extensions=self.extensions,
-            subprotocols=self.subprotocols,
-            max_size=self.max_size,
-            logger=self.logger,
-        )
-        request = self._make_request(protocol, target)
         stream = self._reach(target, deadline, cancel)
         try:
+            # Not before: meanwhile the server accepts, and finds a thread for us.
+            protocol = ClientProtocol(
+                target.uri,
+                origin=self.origin,
+                extensions=self.extensions,
+                subprotocols=self.subprotocols,
+                max_size=self.max_size,
+                logger=self.logger,
+            )
+            request = self._make_request(protocol, target)
             as_socket = self.wants_socket and not isinstance(stream, TLSStream)
             connection = self.factory(
                 stream.sock if as_socket else stream, protocol, **self.connection_options
@@ -327,7 +328,9 @@ def _dial_options(kwargs: dict[str, Any]) -> DialOptions:
     return DialOptions(**kwargs)
 
 
-def _check_headers(additional: HeadersLike | None, user_agent: str | None) -> Headers:
+def _check_headers(
+    additional: HeadersLike | None, user_agent: str | None, origin: str | None
+) -> Headers:
     """Give the caller's headers; what cannot be sent is found here, before anything is connected.
 
     Raises:
@@ -340,6 +343,8 @@ def _check_headers(additional: HeadersLike | None, user_agent: str | None) -> He
             raise ValueError(f"invalid header name: {name!r}")
     if user_agent is not None and user_agent is not USER_AGENT:
         Headers({"User-Agent": user_agent})
+    if origin is not None:
+        Headers({"Origin": origin})
     return headers
 
 
