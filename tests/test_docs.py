@@ -113,3 +113,14 @@ def test_the_server_guide_begins_with_origins() -> None:
     for where, code in BLOCKS:
         for call in re.findall(r"(?<![.\w])(?:serve|unix_serve|route|accept_wsgi)\([^\n]*", code):
             assert "origins=" in call or "def " in call, f"{where}: {call}"
+
+
+def test_every_page_is_in_the_contents() -> None:
+    for folder in (DOCS, DOCS / "reference"):
+        index = (folder / "index.md").read_text(encoding="utf-8")
+        listed = {line.strip() for line in index.splitlines()}
+        pages = {page.stem for page in folder.glob("*.md")} - {"index"}
+        assert pages <= listed, pages - listed
+    guides = {f"guide/{page.stem}" for page in DOCS.glob("guide/*.md")}
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert guides <= set(index.splitlines())
