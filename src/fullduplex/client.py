@@ -115,8 +115,7 @@ class ClientProtocol(Protocol):
             headers["Authorization"] = build_authorization_basic(*uri.user_info)
         if self.origin is not None:
             headers["Origin"] = self.origin
-        headers["Upgrade"] = "websocket"
-        headers["Connection"] = "Upgrade"
+        headers._extend([("Upgrade", "websocket"), ("Connection", "Upgrade")])
         headers["Sec-WebSocket-Key"] = self.key
         headers["Sec-WebSocket-Version"] = "13"
         if self.available_extensions:

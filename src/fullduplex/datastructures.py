@@ -65,7 +65,8 @@ class Headers(MutableMapping[str, str]):
         # Two views of one truth, changed together: the pairs as given, and the values by name.
         self._items: list[tuple[str, str]] = []
         self._values: dict[str, list[str]] = {}
-        self.update(*args, **kwargs)
+        if args or kwargs:
+            self.update(*args, **kwargs)
 
     def __str__(self) -> str:
         return "".join([f"{name}: {value}\r\n" for name, value in self._items]) + "\r\n"
@@ -133,7 +134,7 @@ class Headers(MutableMapping[str, str]):
             self[name] = value
 
     def _extend(self, items: list[tuple[str, str]]) -> None:
-        """Add headers whose values a parser has checked by the same rule already."""
+        """Add headers whose values are known to be valid: a parser checked them, or we made them."""
         values = self._values
         for name, value in items:
             values.setdefault(name.lower(), []).append(value)

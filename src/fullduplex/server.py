@@ -245,10 +245,14 @@ class ServerProtocol(Protocol):
         subprotocol = self.process_subprotocol(request.headers)
 
         headers = Headers()
-        headers["Date"] = format_date()
-        headers["Upgrade"] = "websocket"
-        headers["Connection"] = "Upgrade"
-        headers["Sec-WebSocket-Accept"] = accept_key(key)
+        headers._extend(
+            [
+                ("Date", format_date()),
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Accept", accept_key(key)),
+            ]
+        )
         if extensions_header:
             headers["Sec-WebSocket-Extensions"] = extensions_header
         if subprotocol is not None:
