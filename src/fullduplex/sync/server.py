@@ -45,8 +45,7 @@ from .listening import (
     systemd_sockets,
 )
 from .reception import Reception, make_options
-from .server_connection import LINGER, ServerConnection
-from .service import get_service
+from .server_connection import LINGER, ServerConnection, begin_close
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -321,24 +320,6 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         self.shutdown()
-
-
-def begin_close(connection: ServerConnection, close: Close, deadline: float | None) -> None:
-    """Begin the closing handshake without waiting; `Connection.close` goes on with it."""
-    protocol = connection.protocol
-    with connection._changed:
-        if protocol.state is OPEN and protocol.outgoing:
-            protocol.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
-        elif protocol.state is OPEN:
-            protocol.send_close(close.code, close.reason)
-        elif protocol.state is not State.CLOSING:
-            return
-    connection._closing()
-    due = connection._close_deadline
-    if deadline is not None and (due is None or due > deadline):
-        connection._close_deadline = deadline
-        get_service().schedule(connection, deadline)
-    connection._flush()
 
 
 def abort(sock: Any) -> None:

@@ -16,21 +16,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ..frames import CloseCode
 from ..http11 import SERVER
 from ..protocol import State
 from ..roles import SEND
 from .connection import Connection
+from .service import get_service
 
 if TYPE_CHECKING:
+    from ..frames import Close
     from ..http11 import Request, Response
     from ..server import ServerProtocol
     from ..stream import Stream
     from ..typing import StatusLike, Subprotocol
     from .server import Server
 
-__all__ = ["Hooks", "ServerConnection", "open_connection"]
+__all__ = ["Hooks", "ServerConnection", "begin_close", "open_connection"]
 
 OPEN: Final = State.OPEN
+CLOSING: Final = State.CLOSING
 NOTHING: Final = -1
 
 LINGER: Final = 1.0
@@ -280,6 +284,24 @@ def answer(
             connection._lost(exc)
         raise
     return protocol.state is OPEN
+
+
+def begin_close(connection: ServerConnection, close: Close, deadline: float | None) -> None:
+    """Begin the closing handshake without waiting; `Connection.close` goes on with it."""
+    protocol = connection.protocol
+    with connection._changed:
+        if protocol.state is OPEN and protocol.outgoing:
+            protocol.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
+        elif protocol.state is OPEN:
+            protocol.send_close(close.code, close.reason)
+        elif protocol.state is not CLOSING:
+            return
+    connection._closing()
+    due = connection._close_deadline
+    if deadline is not None and (due is None or due > deadline):
+        connection._close_deadline = deadline
+        get_service().schedule(connection, deadline)
+    connection._flush()
 
 
 def linger(stream: Stream) -> None:
