@@ -144,6 +144,16 @@ def test_deflated_fragments_are_pulled(fd: ModuleType) -> None:
     assert found[-1] == (BINARY, b"plain", True)
 
 
+def test_binary_messages_are_pulled(fd: ModuleType) -> None:
+    protocol = with_extensions(fd, deflate(fd))
+    protocol.decoder.feed(
+        frame(BINARY, b"\xff", fin=False) + frame(CONT, b"\xfe") + frame(BINARY, b"\xff")
+    )
+    assert (protocol.pull(), protocol.opcode) == (b"\xff\xfe", BINARY)
+    assert (protocol.pull(), protocol.opcode) == (b"\xff", BINARY)
+    assert protocol.pull() is None
+
+
 def test_message_that_was_begun_whole_goes_on_as_fragments(fd: ModuleType) -> None:
     data = compressed(fd, [b"one", b"two", b"three"])
     protocol = with_extensions(fd, deflate(fd))

@@ -229,6 +229,53 @@ def test_end_on_a_broken_stream(pair: Any) -> None:
     assert pair[0].fileno() == -1
 
 
+def test_reading_on_after_the_end(pair: Any) -> None:
+    view = memoryview(bytearray(1))
+    for stream in pair:
+        stream.shutdown_write()
+    for stream in (*pair, *pair):
+        assert stream.recv_into(view, time.monotonic() + 20) == 0
+
+
+def test_ragged_end_of_an_ssl_socket(fd: ModuleType, contexts: Any) -> None:
+    """Also where the caller asked for the difference to be an error: WebSocket tells by itself."""
+    one, other = socket.socketpair()
+    other_end = Background(lambda: contexts[1].wrap_socket(other, server_side=True))
+    client = contexts[0].wrap_socket(one, server_hostname="localhost", suppress_ragged_eofs=False)
+    other_end.result().close()
+    stream = fd.stream.open_stream(client)
+    assert stream.recv_into(memoryview(bytearray(1)), time.monotonic() + 20) == 0
+    stream.close()
+
+
+def test_what_reading_makes_tls_say_is_unsent(fd: ModuleType, raw: Any) -> None:
+    """A certificate that is asked for later: the reader gets the question, the writer sends the answer."""
+    ca = trustme.CA()
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(server_context)
+    ca.configure_trust(server_context)
+    server_context.post_handshake_auth = True
+    server_context.verify_mode = ssl.CERT_OPTIONAL
+    client_context = ssl.create_default_context()
+    ca.configure_trust(client_context)
+    ca.issue_cert("client").configure_cert(client_context)
+    client_context.post_handshake_auth = True
+    client, server = tls_pair(fd, raw, client_context, server_context)
+    view = memoryview(bytearray(10))
+    # Nothing is said with the end of the handshake yet, for the client that did not read on.
+    assert not server.ssl_object.getpeercert()
+    server.ssl_object.verify_client_post_handshake()
+    assert server.write(b"a", None)
+    assert not client.unsent()
+    assert client.recv_into(view, time.monotonic() + 20) == 1
+    assert client.unsent()
+    assert client.flush(time.monotonic() + 20)
+    assert not client.unsent()
+    assert client.write(b"b", None)
+    assert server.recv_into(view, time.monotonic() + 20) == 1
+    assert server.ssl_object.getpeercert()
+
+
 def test_corrupted_ciphertext(pair: Any) -> None:
     pair[0].raw.write(b"\x17\x03\x03\x00\x20" + b"x" * 32, None)
     with pytest.raises(ssl.SSLError):

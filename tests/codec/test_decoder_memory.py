@@ -22,7 +22,7 @@ def offering(request: pytest.FixtureRequest, fd: ModuleType) -> Any:
     return decoder
 
 
-def test_view_forbids_all_other_calls(offering: Any) -> None:
+def test_r19_view_forbids_what_could_free_it(offering: Any) -> None:
     with offering.get_buffer() as view:
         for call in (
             offering.get_buffer,
@@ -60,7 +60,7 @@ def test_more_than_was_offered(offering: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", ["pull", "pull_fragment", "pull_frame"])
-def test_offer_ends_with_the_next_pull(offering: Any, mode: str) -> None:
+def test_r19_offer_ends_with_the_next_pull(offering: Any, mode: str) -> None:
     offering.get_buffer().release()
     getattr(offering, mode)()
     with pytest.raises(ValueError, match="do not fit"):
@@ -74,7 +74,7 @@ def test_compiled_decoder_gives_no_view_without_an_offer() -> None:
         memoryview(decoder)
 
 
-def test_view_keeps_the_decoder_alive(fd: ModuleType) -> None:
+def test_r19_view_keeps_the_decoder_alive(fd: ModuleType) -> None:
     decoder = fd.codec.Decoder(masked=False)
     view = decoder.get_buffer()
     del decoder
@@ -85,7 +85,7 @@ def test_view_keeps_the_decoder_alive(fd: ModuleType) -> None:
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 @pytest.mark.parametrize("key", [None, KEY])
-def test_memory_does_not_grow_with_a_claimed_length(
+def test_r3_memory_does_not_grow_with_a_claimed_length(
     fd: ModuleType, opcode: int, key: bytes | None
 ) -> None:
     """A header that announces a gigabyte, with a few bytes behind it, costs a few kilobytes."""

@@ -126,6 +126,22 @@ def test_r16_keys_are_not_shared_over_a_fork(fd: ModuleType) -> None:
     assert not any(one == other for one, other in pairs)
 
 
+def test_r16_fork_makes_the_reference_draw_again(
+    fd: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the child of a fork does, without a fork."""
+    drawn: list[int] = []
+    monkeypatch.setattr(os, "urandom", lambda size: drawn.append(size) or bytes(size))
+    pure = fd.codec.pure
+    encoder = pure.Encoder(masked=True)
+    encoder.frame(0x82, b"")
+    encoder.frame(0x82, b"")
+    assert len(drawn) == 1
+    pure._forked()
+    encoder.frame(0x82, b"")
+    assert len(drawn) == 2
+
+
 @pytest.mark.parametrize("size", [1, 10, 1000, 100_000])
 @pytest.mark.parametrize("scratch", [1, 3, 64, 40_000])
 def test_masking_through_a_scratch_buffer(fd: ModuleType, size: int, scratch: int) -> None:
