@@ -107,6 +107,20 @@ def test_a_connection_takes_one_descriptor_and_no_thread(fd: ModuleType) -> None
         assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
+def test_recv_with_no_time_gives_what_is_here_though_the_service_is_at_it(fd: ModuleType) -> None:
+    with pair(fd) as (client, server):
+        server.send("here")
+        eventually(lambda: client._inbox)
+        eventually(lambda: client._reader.try_acquire(fd.roles.SERVICE) == fd.roles.FREE)
+
+        def let_go() -> None:
+            time.sleep(0.02)
+            client._reader.release()
+
+        with Background(let_go):
+            assert client.recv(0) == "here"
+
+
 def test_a_closed_connection_is_freed_by_counting_references(fd: ModuleType) -> None:
     gc.collect()
     gc.disable()

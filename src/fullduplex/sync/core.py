@@ -42,6 +42,8 @@ NOTHING: Final = -1
 
 LARGE: Final = 16384
 """Payloads above this many bytes are not copied into one piece with their header."""
+MOMENT: Final = 0.1
+"""Seconds that the service thread may hold the reader role, on a machine that is busy."""
 VIOLATION_GRACE: Final = 1.0
 """Seconds in which messages that came before a violation may still be answered, if nobody asks for more."""
 MIN_INBOX_BYTES: Final = 2**20
@@ -276,7 +278,9 @@ class ConnectionCore:
                 raise ConcurrencyError(
                     f"cannot call {what} while another thread is already running recv or the like"
                 )
-            left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+            # Who has no time still has the moment in which the service lets go: a message may be here.
+            moment = MOMENT if owner == SERVICE else 0.001
+            left = None if deadline is None else max(deadline - time.monotonic(), moment)
             if self._reader.acquire(RECV, left):
                 return
             if left is not None and deadline is not None and time.monotonic() >= deadline:
@@ -552,9 +556,9 @@ class ConnectionCore:
 
     def _dispose(self) -> None:
         """Give the descriptor back, if nobody is in a role; else the last who leaves does it."""
-        while not self._disposed and self._reader.try_acquire(CLOSE) == FREE:
+        while not self._disposed and self._reader.try_acquire(SERVICE) == FREE:
             try:
-                if self._writer.try_acquire(CLOSE) == FREE:
+                if self._writer.try_acquire(SERVICE) == FREE:
                     try:
                         if not self._disposed:
                             self._disposed = True
