@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import socket
 import struct
-import threading
 import time
 from collections.abc import Iterator
 from types import ModuleType
@@ -279,108 +277,6 @@ def test_reset_by_the_peer(fd: ModuleType, kind: str) -> None:
     stream.shutdown_write()
     stream.abort()
     stream.close()
-
-
-# Signals
-
-
-@pytest.fixture
-def signals() -> Iterator[list[int]]:
-    """Count SIGUSR1; a handler may be told to raise."""
-    seen: list[int] = []
-    old = signal.signal(signal.SIGUSR1, lambda number, stack: seen.append(number))
-    yield seen
-    signal.signal(signal.SIGUSR1, old)
-
-
-def interrupt(count: int, seen: list[int], then: Any) -> threading.Thread:
-    """Send signals to the main thread until so many were handled; then do something."""
-
-    def run() -> None:
-        main = threading.main_thread().ident
-        assert main is not None
-        while len(seen) < count:
-            signal.pthread_kill(main, signal.SIGUSR1)
-            time.sleep(0.002)
-        then()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
-
-
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
-@pytest.mark.parametrize("deadline", [None, 60])
-def test_signals_do_not_end_a_read(pair: Any, signals: list[int], deadline: float | None) -> None:
-    if deadline is not None:
-        deadline += time.monotonic()
-    thread = interrupt(5, signals, lambda: pair[1].write(b"abc", None))
-    assert pair[0].recv_into(memoryview(bytearray(10)), deadline) == 3
-    thread.join()
-    assert len(signals) >= 5
-
-
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
-@pytest.mark.parametrize("deadline", [None, 60])
-@pytest.mark.parametrize("method", ["write", "write_large"])
-def test_signals_do_not_end_a_write(
-    pair: Any, signals: list[int], deadline: float | None, method: str
-) -> None:
-    if deadline is not None:
-        deadline += time.monotonic()
-    data = random.Random(1).randbytes(4_000_000)
-    received: list[bytes] = []
-    thread = interrupt(5, signals, lambda: received.append(read_exactly(pair[1], len(data) + 4)))
-    args = (b"head" + data,) if method == "write" else (b"head", data)
-    assert getattr(pair[0], method)(*args, deadline)
-    thread.join()
-    assert received == [b"head" + data]
-
-
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
-@pytest.mark.parametrize("deadline", [None, 60])
-@pytest.mark.parametrize("what", ["recv_into", "read", "write", "write_large", "wait_writable"])
-def test_exception_of_a_signal_handler_ends_the_call(
-    fd: ModuleType, pair: Any, what: str, deadline: float | None
-) -> None:
-    """As Ctrl-C does."""
-
-    class Stop(Exception):
-        pass
-
-    def stop(number: int, stack: Any) -> None:
-        if not stopped:
-            stopped.append(number)
-            raise Stop
-
-    def send() -> None:
-        # One that comes while the call is not blocked yet is seen by nobody: so more than one.
-        while not stopped:
-            time.sleep(SOON)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-
-    if deadline is not None:
-        deadline += time.monotonic()
-    stream = pair[0]
-    fill(stream)
-    args: tuple[Any, ...] = {
-        "recv_into": (memoryview(bytearray(1)),),
-        "read": (fd.codec.Decoder(masked=False),),
-        "write": (b"a" * 1_000_000,),
-        "write_large": (b"a", b"a" * 1_000_000),
-        "wait_writable": (),
-    }[what]
-    stopped: list[int] = []
-    old = signal.signal(signal.SIGUSR1, stop)
-    thread = threading.Thread(target=send)
-    try:
-        with pytest.raises(Stop):
-            thread.start()
-            getattr(stream, what)(*args, deadline)
-        thread.join()
-    finally:
-        signal.signal(signal.SIGUSR1, old)
-    assert stopped == [signal.SIGUSR1]
 
 
 # Sockets that misbehave

@@ -293,8 +293,8 @@ cdef class Assembler:
         if index == self.end_count:
             return None
         size = self.ends[index] - self.taken
-        self.end_next += 1
         data = PyBytes_FromStringAndSize(<const char *>self.data, <Py_ssize_t>size)
+        self.end_next += 1
         self.taken += size
         self.have -= size
         if self.have:

@@ -62,6 +62,7 @@ cdef class Decoder:
     cdef int _check_first(self, int opcode, bint fin, int rsv, size_t size, bint masked) except -1
     cdef object _take_control(self)
     cdef object _payload(self)
+    cdef object _give(self, bint as_bytes, bint with_bounds)
     cdef object _whole(self, bint as_bytes)
     cdef int _fill(self, bint as_bytes) except -1
     cdef void _end_message(self) noexcept

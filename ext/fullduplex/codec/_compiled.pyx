@@ -9,7 +9,7 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
 from fullduplex.codec._assembler cimport (
     RELEASE_SIZE,
@@ -148,6 +148,8 @@ cdef class Decoder:
         if count > self.offered:
             raise ValueError(f"{count} bytes do not fit into the {self.offered} that were offered")
         self.offered = 0
+        if self.error is not None:  # nothing more is kept, and no later error takes its place
+            return 0
         if not self.direct:
             self.filled = self.tail + count == self.input_room
             self.tail += count
@@ -169,6 +171,9 @@ cdef class Decoder:
                 # As in the reference: the fault is reported by the next pull, not by who reads.
                 self.error = exc
                 return 0
+            except MemoryError as exc:
+                self.error = exc
+                raise
             count -= part
         return 0
 
@@ -236,8 +241,7 @@ cdef class Decoder:
             if self.frame_fin:
                 self.opcode, self.fin, self.rsv = self.message_opcode, True, 0
                 self._end_message()
-                self.bounds = self.assembler.give_bounds()
-                return self.assembler.give(as_bytes)
+                return self._give(as_bytes, True)
 
     cpdef object pull_fragment(self):
         cdef Assembler assembler = self.assembler
@@ -274,7 +278,7 @@ cdef class Decoder:
                 return None
             # Counting the message is its owner's business here, who knows what it is decoded.
             self.message_size -= <Py_ssize_t>self.assembler.have
-            data = self.assembler.give(True)
+            data = self._give(True, False)
         self.in_frame = False
         self.opcode, self.fin, self.rsv = self.frame_opcode, self.frame_fin, self.frame_rsv
         if self.frame_fin:
@@ -435,6 +439,7 @@ cdef class Decoder:
         else:
             if self.masked:
                 fdx_mask(p, p, size, self.key, 0, self.cpu)
+                memset(self.key, 0, 4)  # for a second try, should memory run out below
             if fdx_is_ascii(p, size, self.cpu):
                 data = PyBytes_FromStringAndSize(<const char *>p, <Py_ssize_t>size) if as_bytes else ascii_from(p, size)
             else:
@@ -481,6 +486,16 @@ cdef class Decoder:
             self.error = exc
             raise
         return 1
+
+    cdef object _give(self, bint as_bytes, bint with_bounds):
+        """Take the message from the assembler; when memory runs out it is lost, and nothing may follow."""
+        try:
+            if with_bounds:
+                self.bounds = self.assembler.give_bounds()
+            return self.assembler.give(as_bytes)
+        except MemoryError as exc:
+            self.error = exc
+            raise
 
     cdef void _end_message(self) noexcept:
         self.frames = self.message_frames
