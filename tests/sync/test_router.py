@@ -7,8 +7,8 @@ import sys
 import pytest
 from werkzeug.routing import Map, Rule
 
+from .responses import headers_of, status_of
 from .serving import TIMEOUT, certificates, quiet, request, running_server
-from .test_server import headers_of, status_of
 
 
 def tell(connection, **kwargs):

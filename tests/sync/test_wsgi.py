@@ -16,8 +16,8 @@ import time
 import pytest
 from werkzeug.serving import make_server
 
+from .responses import headers_of, status_of
 from .serving import TIMEOUT, Running, certificates, echo, read_all, request
-from .test_server import headers_of, status_of
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The codec: bytes to messages and back, in two implementations behind one surface.
 
-``_compiled`` and its neighbours (Cython over small C headers) are used where they were built; ``pure`` is the reference that
-the tests hold it to. Which one runs is in `IMPLEMENTATION`.
+``_compiled`` and its neighbours (Cython over small C headers) are used where they were built;
+``pure`` is the reference that the tests hold them to. Which one runs is in `IMPLEMENTATION`.
 """
 
 from __future__ import annotations
