@@ -185,6 +185,8 @@ cdef class FdStream(Stream):
                 self.torn = True
                 data += count
                 size -= <size_t>count
+            # A blocking call that a signal cut short returns what it did, not EINTR.
+            PyErr_CheckSignals()
             if deadline is None and self.slice == 0.0:
                 wait = True
             elif count == 0 and not self.wait_writable(deadline):
@@ -262,6 +264,7 @@ cdef class FdStream(Stream):
                     return False
                 count = size
             self.torn = True
+            PyErr_CheckSignals()
             return self._send_all(<const uint8_t *>view.buf + (count - size), <size_t>(view.len - (count - size)), deadline)
         finally:
             PyBuffer_Release(&view)
