@@ -41,11 +41,15 @@ KINDS = (
 
 
 @pytest.fixture(autouse=True)
-def _no_collector() -> Iterator[None]:
+def _alone(fd: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have no garbage collector, and a service that has nothing to do with other tests."""
+    service = fd.sync.service.Service()
+    monkeypatch.setattr(fd.sync.service, "_service", service)
     gc.collect()
     gc.disable()
     yield
     gc.enable()
+    service.stop()
 
 
 def descriptors() -> int:

@@ -37,6 +37,14 @@ def connect(**options):
 
 def say(text):
     print(text, flush=True)
+
+class Wrapped:
+    # Like a socket, and not one: for the portable stream.
+    def __init__(self, sock):
+        self.sock = sock
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
 """
 
 
@@ -268,6 +276,43 @@ def test_fork_with_open_connections(fd: ModuleType) -> None:
         two.expect(PING, b"parent")
         two.send(PONG, b"parent")
         one.send(TEXT, b"for the parent's thread")
+        running.expect("for the parent's thread")
+        running.end()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("kind", ["socket", "like a socket"])
+def test_fork_while_a_thread_reads_the_connection(fd: ModuleType, kind: str) -> None:
+    """The space into which that thread was reading is free again in the child."""
+    source = f"""
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    given = sock if {kind!r} == "socket" else Wrapped(sock)
+    connection = Connection(given, Protocol(Side.CLIENT), ping_interval=None)
+    receiver = threading.Thread(target=lambda: say(connection.recv()), daemon=True)
+    receiver.start()
+    while connection._reader.owner != 1:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    pid = os.fork()
+    if pid == 0:
+        os.kill(os.getppid(), signal.SIGSTOP)  # else its thread may take what is for us
+        connection.send("child")
+        say("child " + connection.recv(20))
+        os.kill(os.getppid(), signal.SIGCONT)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    connection.send("parent")
+    receiver.join(20)
+    """
+    with program(fd, source) as running:
+        peer = running.accept()
+        peer.expect(TEXT, b"child")
+        peer.send(TEXT, b"message")
+        running.expect("child message")
+        peer.expect(TEXT, b"parent")
+        peer.send(TEXT, b"for the parent's thread")
         running.expect("for the parent's thread")
         running.end()
 

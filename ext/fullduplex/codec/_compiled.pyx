@@ -193,6 +193,11 @@ cdef class Decoder:
     def __releasebuffer__(self, Py_buffer *buffer):
         self.exports -= 1
 
+    def after_fork(self):
+        # The view of a thread that exists in the parent only is never released, nor used.
+        self.exports = 0
+        self.offered = 0
+
     def buffer_updated(self, Py_ssize_t count):
         if count < 0:
             raise ValueError(f"a count of bytes is not negative: {count}")

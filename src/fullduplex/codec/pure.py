@@ -301,6 +301,11 @@ class Decoder:
         if self._error is None:
             self._input += data
 
+    def after_fork(self) -> None:
+        """Take the space back from a thread that was reading into it, and exists in the parent only."""
+        self._space = bytearray()
+        self._offered = 0
+
     def _check_exports(self) -> None:
         """Refuse to go on while a view of the space is alive."""
         try:

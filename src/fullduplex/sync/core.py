@@ -621,4 +621,5 @@ class ConnectionCore:
         self._reader.reset(self._changed)
         self._writer.reset(self._changed)
         self._stream.after_fork()
+        self.protocol.decoder.after_fork()
         self._watch = BLOCKED
