@@ -94,7 +94,7 @@ def test_suite_has_two_implementations(fd: ModuleType) -> None:
     ]
     compiled = [file for file in files if file.endswith((".so", ".pyd"))]
     assert bool(compiled) is (fd.IMPLEMENTATION == "compiled")
-    assert fd.protocol.Decoder is fd.codec.Decoder
+    assert fd.machine.Decoder is fd.codec.Decoder
     assert fd.codec.IMPLEMENTATION == fd.IMPLEMENTATION
 
 

@@ -1,10 +1,10 @@
 # cython: language_level=3
 """Types for the compiled `fullduplex.sync.sending`."""
 
-from fullduplex.sync cimport core
+from fullduplex.sync cimport keepalive
 
 
-cdef class SendingConnection(core.ConnectionCore):
+cdef class SendingConnection(keepalive.TimedConnection):
     cdef object _send(self, int opcode, data, deadline, compress)
     cdef object _write_frame(self, int opcode, data, bint fin, deadline, compress)
     cdef bint _write_large(self, int head, data, deadline) except? -1

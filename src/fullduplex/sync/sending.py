@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..exceptions import ConcurrencyError, ConnectionClosed
 from ..frames import CloseCode, Frame, Opcode
 from ..roles import FREE, SEND
-from . import core
+from . import keepalive
 
 if TYPE_CHECKING:
     from ..typing import DataLike
@@ -24,7 +24,7 @@ SCRATCH: Final = 65536
 BYTES_LIKE: Final = (bytes, bytearray, memoryview)
 
 
-class SendingConnection(core.ConnectionCore):
+class SendingConnection(keepalive.TimedConnection):
     """The sending half of `Connection`."""
 
     def send(

@@ -1,0 +1,86 @@
+"""What a connection does when a time has come: keepalive pings, and the deadlines of others."""
+
+from __future__ import annotations
+
+import time
+
+from ..exceptions import ConcurrencyError
+from ..frames import CloseCode, Opcode
+from ..roles import FREE
+from . import core
+from .pings import Ping, new_payload
+from .service import ARMED, BLOCKED, get_service
+
+
+class TimedConnection(core.ConnectionCore):
+    """The part of `Connection` that the service's timers call."""
+
+    def _on_timer(self, now: float) -> None:
+        """A time has come: keepalive, the end of a grace, or the deadline of closing."""
+        if self.protocol.is_closed:
+            return
+        deadline = self._close_deadline
+        if deadline is not None:
+            if now >= deadline:
+                self._cut()
+            return
+        if self._violation is not None and now >= self._violation_due and not self._inbox:
+            self._fail(self._violation)
+            if self._watch == BLOCKED:
+                get_service().adopt(self)  # to find the end
+            return
+        if self._ping_due and now >= self._ping_due:
+            self._keep_alive(now)
+
+    def start_keepalive(self) -> None:
+        """Begin to send pings; once, after the opening handshake."""
+        if self.ping_interval is not None:
+            self._plan_ping(time.monotonic() + self.ping_interval)
+
+    def _keep_alive(self, now: float) -> None:
+        """Send a ping, or judge the last one."""
+        interval, timeout = self.ping_interval, self.ping_timeout
+        if not self.protocol.is_open or interval is None:
+            return
+        ping, self._keepalive = self._keepalive, None
+        if ping is None or ping.event.is_set():
+            if ping is not None and now < ping.sent + interval - self._latency:
+                self._plan_ping(ping.sent + interval - self._latency)
+            elif timeout is None:
+                self._send_ping(new_payload(), False)
+                self._plan_ping(now + interval)
+            else:
+                self._keepalive = self._send_ping(new_payload(), False)
+                self._plan_ping(now + min(interval, timeout))
+        elif now < ping.sent + (timeout or 0.0) or self._inbox_full():
+            # Not due yet; or we do not read, since the application does not: the pong may lie in the socket.
+            self._keepalive = ping
+            self._plan_ping(max(ping.sent + (timeout or 0.0), now + 0.1))
+        else:
+            if self.protocol.debug:
+                self.protocol.logger.debug("- timed out waiting for keepalive pong")
+            with self._changed:
+                self.protocol.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+            self._flush()
+            self._begin_end()
+
+    def _plan_ping(self, when: float) -> None:
+        self._ping_due = when
+        get_service().schedule(self, when)
+
+    def _send_ping(self, payload: bytes, ack_on_close: bool) -> Ping:
+        """Queue a ping, send it unless somebody is writing, and see that its pong will be read.
+
+        Raises:
+            ConcurrencyError: if a ping with this payload waits for its pong.
+        """
+        ping = Ping(ack_on_close)
+        with self._changed:
+            if payload in self._pings:
+                raise ConcurrencyError("already waiting for a pong with the same data")
+            self.protocol.queue_control(Opcode.PING, payload)
+            self._pings[payload] = ping
+        self._flush()
+        if self._reader.owner == FREE and self._watch != ARMED:
+            self._serve()
+        return ping
