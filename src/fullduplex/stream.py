@@ -345,7 +345,7 @@ class TLSStream(Stream):
         return count
 
     def pending(self) -> bool:
-        return self._unread
+        return self._unread or self.raw.pending()
 
     def recv_into(self, view: memoryview, deadline: float | None) -> int:
         while True:
