@@ -41,7 +41,7 @@ $(DEV_STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q --group dev
-	FULLDUPLEX_NO_EXT=1 $(BIN)/python -m pip install -q --no-build-isolation -e '.[router,socks]'
+	FULLDUPLEX_REQUIRE_EXT=0 FULLDUPLEX_NO_EXT=1 $(BIN)/python -m pip install -q --no-build-isolation -e '.[router,socks]'
 	touch $@
 
 venv: $(DEV_STAMP) ## make the development environment in .venv

@@ -133,6 +133,12 @@ def merge_member_tables(path: Path) -> None:
         path.write_text(merged, encoding="utf-8")
 
 
+def out_of_date(build_dir: Path) -> bool:
+    """Tell whether a declaration changed since the last translation: all modules share their layout."""
+    declared = max(path.stat().st_mtime for path in (ROOT / EXT).rglob("*.pxd"))
+    return any(path.stat().st_mtime < declared for path in build_dir.rglob("*.c"))
+
+
 def extensions() -> list[Extension]:
     """Translate all sources to C and describe the extension modules."""
     sources = {} if NO_EXT else find_sources()
@@ -144,6 +150,8 @@ def extensions() -> list[Extension]:
     Options.warning_errors = WERROR
     cflags, ldflags = compile_flags()
     headers = [str(path.relative_to(ROOT)) for path in sorted((ROOT / EXT).rglob("*.h"))]
+    # The directives are not part of what Cython looks at to tell that a file is out of date.
+    build_dir = Path("build") / f"cython-{'module' if MODULE_STATE else 'global'}-state"
     modules = cythonize(
         [
             Extension(
@@ -160,8 +168,8 @@ def extensions() -> list[Extension]:
             )
             for name, path in sources.items()
         ],
-        # The directives are not part of what Cython looks at to tell that a file is out of date.
-        build_dir=f"build/cython-{'module' if MODULE_STATE else 'global'}-state",
+        build_dir=build_dir.as_posix(),
+        force=out_of_date(ROOT / build_dir),
         include_path=[EXT.as_posix(), SRC.as_posix()],
         compiler_directives=COMPILER_DIRECTIVES,
     )
