@@ -123,7 +123,7 @@ docs: $(DOCS_STAMP) ## build the documentation, warnings as errors
 wheel: $(DEV_STAMP) ## build sdist and wheels, and test each where the sources are not
 	rm -rf dist
 	FULLDUPLEX_REQUIRE_EXT=1 $(BIN)/python -m build -q
-	FULLDUPLEX_NO_EXT=1 $(BIN)/python -m build -q --wheel
+	FULLDUPLEX_REQUIRE_EXT=0 FULLDUPLEX_NO_EXT=1 $(BIN)/python -m build -q --wheel
 	@ls -l dist
 	for wheel in dist/*.whl; do .ci/test-wheel "$(PYTHON)" "$$wheel" $(PYTEST_ARGS) || exit; done
 
