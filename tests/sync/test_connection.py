@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 import time
 import uuid
 from types import ModuleType
@@ -24,7 +23,6 @@ from .links import (
     FaultySocket,
     eventually,
     link,
-    pair,
     wait_reading,
 )
 
@@ -451,53 +449,3 @@ def test_log_records_carry_the_connection(fd: ModuleType, caplog: pytest.LogCapt
         assert any("answer" in text and text.startswith(">") for text in texts)
         assert all(vars(record)["websocket"] is connection for record in caplog.records)
         caplog.clear()
-
-
-def test_max_queue_bounds_what_is_read_ahead(fd: ModuleType) -> None:
-    with link(fd, max_queue=4) as (connection, peer):
-        for number in range(20):
-            peer.send(TEXT, b"%d" % number)
-        eventually(lambda: connection._inbox_frames == 4)
-        for number in range(20):
-            assert connection.recv() == str(number)
-            assert connection._inbox_frames <= 4
-
-
-@pytest.mark.parametrize("queue", [None, 3, (8, 2), (None, 2), (8, None)])
-def test_forms_of_max_queue(fd: ModuleType, queue: Any) -> None:
-    with link(fd, max_queue=queue) as (connection, peer):
-        for number in range(30):
-            peer.send(BINARY, bytes([number]))
-        assert [connection.recv()[0] for _ in range(30)] == list(range(30))
-
-
-@pytest.mark.parametrize("queue", [(1, 2), (4, -1)])
-def test_impossible_max_queue(fd: ModuleType, queue: Any) -> None:
-    ours, theirs = socket.socketpair()
-    protocol = fd.protocol.Protocol(fd.protocol.Side.CLIENT)
-    with ours, theirs, pytest.raises(ValueError):
-        fd.sync.connection.Connection(ours, protocol, max_queue=queue)
-
-
-def test_r3_queues_are_bounded_in_bytes(fd: ModuleType) -> None:
-    """However many frames may be queued, their bytes are bounded too."""
-    with link(fd, max_queue=None) as (connection, peer):
-        piece = bytes(1 << 19)
-
-        def flood() -> None:
-            for _ in range(20):
-                peer.send(BINARY, piece)
-
-        with Background(flood):
-            eventually(lambda: connection._inbox_full())
-            assert connection._inbox_bytes < 4 << 20
-            assert all(connection.recv() == piece for _ in range(20))
-
-
-def test_a_connection_has_no_thread_of_its_own(fd: ModuleType) -> None:
-    fd.sync.service.get_service()
-    before = threading.active_count()
-    with pair(fd) as (client, server):
-        client.send("hello")
-        assert server.recv() == "hello"
-        assert threading.active_count() == before

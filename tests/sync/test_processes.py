@@ -280,7 +280,7 @@ def test_fork_with_open_connections(fd: ModuleType) -> None:
         running.end()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs to see threads stop")
 @pytest.mark.parametrize("kind", ["socket", "like a socket"])
 def test_fork_while_a_thread_reads_the_connection(fd: ModuleType, kind: str) -> None:
     """The space into which that thread was reading is free again in the child."""
@@ -297,11 +297,18 @@ def test_fork_while_a_thread_reads_the_connection(fd: ModuleType, kind: str) -> 
     time.sleep(0.05)
     pid = os.fork()
     if pid == 0:
-        os.kill(os.getppid(), signal.SIGSTOP)  # else its thread may take what is for us
-        connection.send("child")
-        say("child " + connection.recv(20))
-        os.kill(os.getppid(), signal.SIGCONT)
-        os._exit(0)
+        # Else the parent's thread may take what is for us. Its threads stop one after the other.
+        os.kill(os.getppid(), signal.SIGSTOP)
+        tasks = f"/proc/{{os.getppid()}}/task"
+        for task in os.listdir(tasks):
+            while open(f"{{tasks}}/{{task}}/stat").read().rpartition(")")[2].split()[0] != "T":
+                time.sleep(0.001)
+        try:
+            connection.send("child")
+            say("child " + connection.recv(10))
+        finally:
+            os.kill(os.getppid(), signal.SIGCONT)
+            os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     connection.send("parent")
     receiver.join(20)

@@ -1,0 +1,163 @@
+"""Inside a connection: what is buffered, who is in which role, and how the last to leave cleans up."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import weakref
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from .links import BINARY, PING, PONG, TEXT, TIMEOUT, Background, eventually, link, pair
+
+
+def test_max_queue_bounds_what_is_read_ahead(fd: ModuleType) -> None:
+    with link(fd, max_queue=4) as (connection, peer):
+        for number in range(20):
+            peer.send(TEXT, b"%d" % number)
+        eventually(lambda: connection._inbox_frames == 4)
+        for number in range(20):
+            assert connection.recv() == str(number)
+            assert connection._inbox_frames <= 4
+
+
+@pytest.mark.parametrize("queue", [None, 3, (8, 2), (None, 2), (8, None)])
+def test_forms_of_max_queue(fd: ModuleType, queue: Any) -> None:
+    with link(fd, max_queue=queue) as (connection, peer):
+        for number in range(30):
+            peer.send(BINARY, bytes([number]))
+        assert [connection.recv()[0] for _ in range(30)] == list(range(30))
+
+
+@pytest.mark.parametrize("queue", [(1, 2), (4, -1)])
+def test_impossible_max_queue(fd: ModuleType, queue: Any) -> None:
+    ours, theirs = socket.socketpair()
+    protocol = fd.protocol.Protocol(fd.protocol.Side.CLIENT)
+    with ours, theirs, pytest.raises(ValueError):
+        fd.sync.connection.Connection(ours, protocol, max_queue=queue)
+
+
+def test_r3_queues_are_bounded_in_bytes(fd: ModuleType) -> None:
+    """However many frames may be queued, their bytes are bounded too."""
+    with link(fd, max_queue=None) as (connection, peer):
+        piece = bytes(1 << 19)
+
+        def flood() -> None:
+            for _ in range(20):
+                peer.send(BINARY, piece)
+
+        with Background(flood):
+            eventually(lambda: connection._inbox_full())
+            assert connection._inbox_bytes < 4 << 20
+            assert all(connection.recv() == piece for _ in range(20))
+
+
+def test_a_connection_has_no_thread_of_its_own(fd: ModuleType) -> None:
+    fd.sync.service.get_service()
+    before = threading.active_count()
+    with pair(fd) as (client, server):
+        client.send("hello")
+        assert server.recv() == "hello"
+        assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "marks"),
+    [(None, (0, 0)), (16, (16, 4)), (3, (3, 0)), ((8, 2), (8, 2)), ((None, 2), (8, 2))],
+)
+def test_marks_of_the_queue(fd: ModuleType, given: Any, marks: tuple[int, int]) -> None:
+    assert fd.sync.queueing.queue_limits(given) == marks
+
+
+def test_who_finds_a_writer_at_work_leaves_the_cleaning_to_it(fd: ModuleType) -> None:
+    """The descriptor is given back once, by the last who leaves a role."""
+    with link(fd) as (connection, peer):
+        assert connection._writer.try_acquire(5) == 0
+        peer.close()
+        assert connection.wait_closed(TIMEOUT)
+        connection._dispose()
+        assert connection.socket.fileno() >= 0
+        connection._leave_writer()
+        assert connection.socket.fileno() == -1
+        connection._dispose()
+
+
+def test_who_finds_a_reader_at_work_leaves_the_cleaning_to_it(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        assert connection._reader.acquire(2, TIMEOUT)
+        peer.close()
+        connection._end(None)
+        connection._dispose()
+        assert connection.socket.fileno() >= 0
+        connection._leave_reader()
+        assert connection.socket.fileno() == -1
+
+
+def test_the_cleaner_looks_again_after_a_writer_left_meanwhile(fd: ModuleType) -> None:
+    """The writer leaves while the cleaner holds the reader role: neither may rely on the other."""
+    for _ in range(50):
+        with link(fd) as (connection, peer):
+            assert connection._reader.acquire(2, TIMEOUT)
+            assert connection._writer.acquire(5, TIMEOUT)
+            peer.close()
+            connection._end(None)
+            barrier = threading.Barrier(2)
+
+            def leave_writer(barrier: threading.Barrier = barrier, found: Any = connection) -> None:
+                barrier.wait(TIMEOUT)
+                found._leave_writer()
+
+            with Background(leave_writer):
+                barrier.wait(TIMEOUT)
+                connection._leave_reader()
+            assert connection.socket.fileno() == -1
+
+
+def test_control_frames_wait_for_the_writer_and_go_out_when_it_leaves(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        assert connection._writer.acquire(5, TIMEOUT)
+        peer.send(PING, b"1")
+        peer.send(PING, b"2")
+        peer.send(TEXT, b"read")
+        assert connection.recv() == "read"
+        connection.ping(b"mine")
+        assert connection._due
+        connection._leave_writer()
+        peer.expect(PONG, b"2")
+        peer.expect(PING, b"mine")
+
+
+def test_a_cut_ends_the_connection_though_unread_messages_fill_the_inbox(fd: ModuleType) -> None:
+    with link(fd, max_size=None) as (connection, peer):
+        piece = bytes(1 << 20)
+
+        def flood() -> None:
+            with pytest.raises(OSError):
+                while True:
+                    peer.send(BINARY, piece)
+
+        with Background(flood):
+            eventually(lambda: connection._inbox_full())
+            connection._cut()
+            assert connection.wait_closed(TIMEOUT)
+        assert connection.recv() == piece
+
+
+def test_what_is_kept_of_an_error_holds_no_frames(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        peer.sock.sendall(b"\x83\x00")
+        peer.expect_close(1002)
+        error: BaseException | None = connection.protocol.parser_exc
+        assert error is not None
+        while error is not None:
+            assert error.__traceback__ is None
+            assert error.__context__ is None
+            error = error.__cause__
+
+
+def test_weak_references_do_not_keep_a_connection(fd: ModuleType) -> None:
+    with link(fd) as (connection, _):
+        assert weakref.ref(connection)() is connection
+        assert connection in fd.sync.service.get_service().connections
