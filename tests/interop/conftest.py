@@ -11,14 +11,14 @@ from .lab import Lab
 from .table import Table
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = Lab(tmp_path_factory.mktemp("interop"))
     yield lab
     lab.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def table() -> Iterator[Table]:
     """Collect what worked; where the environment says so, write it to a file."""
     table = Table()
