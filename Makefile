@@ -104,9 +104,8 @@ format: $(DEV_STAMP) ## put the Python code in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: ## measure ourselves and others, in .venv-bench (several minutes)
-	$(PYTHON) -m benchmarks setup
-	.venv-bench/bin/python -m benchmarks run $(BENCH_ARGS)
+bench: ## measure ourselves and others, and draw the charts (an hour)
+	$(PYTHON) -m benchmarks all $(BENCH_ARGS)
 
 bench-check: ## compare measured ratios with their expected ranges
 	$(PYTHON) -m benchmarks setup
