@@ -8,6 +8,7 @@ call goes on (PEP 475), so that Ctrl-C ends a blocked call.
 
 import errno
 import os
+import threading
 import time
 
 cimport cython
@@ -18,6 +19,8 @@ from libc.stdint cimport uint8_t
 
 from fullduplex.codec._compiled cimport Decoder
 from fullduplex.stream cimport Stream
+
+from socket import AF_INET, AF_INET6, SOCK_STREAM
 
 from fullduplex.stream import WAIT_SLICE
 
@@ -66,20 +69,118 @@ cdef extern from "<poll.h>" nogil:
     int POLLIN
     int POLLOUT
 
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define FDX_ONE_AT_A_TIME 0
+    #else
+    #define FDX_ONE_AT_A_TIME 1
+    #endif
+    """
+    int FDX_ONE_AT_A_TIME
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef extern from "../atomic.h" nogil:
+    ctypedef long fdx_atomic
+    long fdx_atomic_add(fdx_atomic *at, long value)
+
+cdef extern from "../turns.h" nogil:
+    struct turns:
+        int epoll_fd
+        unsigned long members
+    struct turn:
+        turns *of
+        unsigned int alone
+    turns *turns_new()
+    void turns_free(turns *all)
+    int turn_join(turns *all, turn *me, int fd)
+    int turn_wait(turn *me)
+    void turn_refill(turn *me)
+    void turn_yield(turn *me)
+    void turn_leave(turn *me)
+
 cdef enum:
     HELD_SIZE = 16384  # writes up to this size keep the interpreter lock
+
+    # See Turns. Counted in reads of one connection.
+    ALONE = 256        # reads with no other ready, before it leaves
+    PENALTY = 16       # reads in a crowd that count for nothing after it lost a turn; doubled each time
+    MAX_PENALTY = 65536
+    PARDON = 1024      # turns after which the penalty is the first one again
+
+
+@cython.final
+cdef class Turns:
+    """Who takes turns, in this interpreter and process: see turns.h.
+
+    Threads that are seldom ready at the same time do best when each waits in recv(2). When many are, that is, when
+    threads that come back from recv(2) find others waiting for the interpreter lock, they join here, and leave when they
+    are alone again, or when they kept a turn for too long because their handler has other things to do.
+    """
+
+    cdef turns *all             # NULL until the first joins
+    cdef fdx_atomic contending  # threads that want the interpreter lock after a recv(2)
+    cdef unsigned long main     # the main thread's ident: it handles signals, and does not take turns
+    # Public for tests: what makes a crowd (others that want the interpreter lock at the same time), and after how
+    # many reads in a crowd, more than without one, a connection joins.
+    cdef public int crowd, patience
+
+    def __cinit__(self):
+        self.crowd = 1
+        self.patience = 16
+        self.renew()
+
+    cdef bint join(self, turn *me, int fd) noexcept:
+        if self.all == NULL:
+            self.all = turns_new()
+        return self.all != NULL and turn_join(self.all, me, fd) == 0
+
+    def renew(self):
+        """Start afresh, in a forked process."""
+        # Its memory stays: streams that this process does not use any more point there.
+        if self.all != NULL:
+            os.close(self.all.epoll_fd)
+        self.all = NULL
+        self.contending = 0
+        self.main = threading.main_thread().ident or 0
+
+    @property
+    def members(self):
+        """How many descriptors take turns now."""
+        return 0 if self.all == NULL else self.all.members
+
+    def __dealloc__(self):
+        if self.all != NULL:
+            turns_free(self.all)
+
+
+_turns = Turns()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_turns.renew)
 
 
 @cython.final
 cdef class FdStream(Stream):
     cdef int fd                   # the descriptor, -1 after close
     cdef double slice             # longest single wait in seconds, 0 for no bound
+    cdef Turns turns              # None where nobody takes turns
+    cdef turn turn                # joined or not; the reader's role guards it, and the interpreter lock
+    cdef int score                # reads in a crowd, less those without
+    cdef int penalty
+    cdef unsigned int held        # turns since it joined
 
     def __init__(self, sock):
         Stream.__init__(self, sock)
         sock.settimeout(None)
         self.fd = sock.fileno()
         self.slice = WAIT_SLICE or 0.0
+        self.penalty = PENALTY
+        # Other sockets may read less than there is, which turns do not reckon with.
+        if FDX_ONE_AT_A_TIME and self.slice == 0.0 and sock.type == SOCK_STREAM and sock.family in (AF_INET, AF_INET6):
+            self.turns = _turns
+
+    def __dealloc__(self):
+        self._leave()
 
     cdef int _failed(self, int code) except -1:
         """After a failed call: 0 to wait and try again, 1 to try again at once; other errors are raised."""
@@ -97,6 +198,7 @@ cdef class FdStream(Stream):
         cdef int timeout, found, code
         if deadline is not None and deadline <= 0.0:
             return 0
+        self._yield()
         while not self.aborted:
             # A signal that came while we waited for the interpreter lock does not interrupt poll().
             PyErr_CheckSignals()
@@ -121,14 +223,77 @@ cdef class FdStream(Stream):
                 return 0
         return 1
 
+    cdef void _leave(self) noexcept:
+        if self.turn.of != NULL:
+            if self.turn.of == self.turns.all:
+                turn_leave(&self.turn)
+            self.turn.of = NULL  # another process's
+
+    cdef void _yield(self) noexcept:
+        if self.turn.of != NULL and self.turn.of == self.turns.all:
+            turn_yield(&self.turn)
+
+    cdef void _crowded(self, bint crowd) noexcept:
+        """Note how it was after a recv(2), and join if that is the rule."""
+        if crowd:
+            self.score += 1
+            if self.score >= self.turns.patience and self.turn.of == NULL and self.turns.join(&self.turn, self.fd):
+                self.held = 0
+        elif self.score > 0:
+            self.score -= 1
+
+    cdef bint _in_turn(self) noexcept:
+        """Tell whether to take turns for the next read; the reader's role is held."""
+        if self.turn.of == NULL or PyThread_get_thread_ident() == self.turns.main:
+            return False
+        if self.turn.of != self.turns.all or self.turn.alone >= ALONE:
+            self._leave()
+            self.score = 0
+            return False
+        return True
+
+    cdef void _lost(self) noexcept:
+        if self.held >= PARDON:
+            self.penalty = PENALTY
+        self.score = -self.penalty
+        self.penalty = min(2 * self.penalty, <int>MAX_PENALTY)
+        self._leave()
+
     cdef Py_ssize_t _recv(self, uint8_t *place, size_t room, deadline) except -2:
         cdef Py_ssize_t count
         cdef int code, flags = 0 if deadline is None and self.slice == 0.0 else MSG_DONTWAIT
+        cdef long others = 0
         while True:
             PyErr_CheckSignals()  # see _poll()
+            if flags == 0 and self._in_turn():
+                count = -1
+                code = EAGAIN
+                with nogil:
+                    if turn_wait(&self.turn) == 0:
+                        count = recv(self.fd, place, room, MSG_DONTWAIT)
+                        code = c_errno
+                        if count == <Py_ssize_t>room:
+                            turn_refill(&self.turn)
+                    else:
+                        code = 0
+                if count >= 0:
+                    self.held += 1
+                    return count
+                if self.aborted:
+                    return 0
+                if code == 0:
+                    self._lost()
+                else:
+                    self._failed(code)
+                continue
             with nogil:
                 count = recv(self.fd, place, room, flags)
                 code = c_errno
+                if flags == 0 and self.turns is not None:
+                    others = fdx_atomic_add(&self.turns.contending, 1)
+            if flags == 0 and self.turns is not None:
+                fdx_atomic_add(&self.turns.contending, -1)
+                self._crowded(others >= self.turns.crowd)
             if count >= 0:
                 return count
             if self.aborted:
@@ -189,6 +354,7 @@ cdef class FdStream(Stream):
             PyErr_CheckSignals()
             if deadline is None and self.slice == 0.0:
                 wait = True
+                self._yield()
             elif count == 0 and not self.wait_writable(deadline):
                 return False
         self.torn = False
@@ -270,5 +436,6 @@ cdef class FdStream(Stream):
             PyBuffer_Release(&view)
 
     def close(self):
+        self._leave()
         self.fd = -1
         Stream.close(self)

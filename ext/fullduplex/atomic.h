@@ -1,4 +1,4 @@
-/* The three atomic operations that a role needs, sequentially consistent. */
+/* The atomic operations that a role needs, sequentially consistent. */
 #ifndef FDX_ATOMIC_H
 #define FDX_ATOMIC_H
 
@@ -18,9 +18,10 @@ static __inline void fdx_atomic_store(fdx_atomic *at, long value)
 {
     _InterlockedExchange(at, value);
 }
-static __inline void fdx_atomic_add(fdx_atomic *at, long value)
+/* Returns what was there. */
+static __inline long fdx_atomic_add(fdx_atomic *at, long value)
 {
-    _InterlockedExchangeAdd(at, value);
+    return _InterlockedExchangeAdd(at, value);
 }
 #else
 typedef long fdx_atomic;
@@ -39,9 +40,10 @@ static inline void fdx_atomic_store(fdx_atomic *at, long value)
 {
     __atomic_store_n(at, value, __ATOMIC_SEQ_CST);
 }
-static inline void fdx_atomic_add(fdx_atomic *at, long value)
+/* Returns what was there. */
+static inline long fdx_atomic_add(fdx_atomic *at, long value)
 {
-    __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
+    return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
 }
 #endif
 #endif
