@@ -12,6 +12,7 @@ FLOOR_BUILD = FLOOR / "build"
 NODE = HERE / "peers" / "node"
 REQUIREMENTS = HERE / "requirements.txt"
 EXPECTED = HERE / "expected.json"
+AIMS = HERE / "aims.json"
 VENV = ROOT / ".venv-bench"
 
 

@@ -35,6 +35,7 @@ else:
     from benchmarks import cells, payloads, peers, ratios
     from benchmarks.processes import memory
     from benchmarks.report.__main__ import write
+    from benchmarks.report.aims import aims_table, load
     from benchmarks.report.groups import figure
     from benchmarks.report.svg import chart
     from benchmarks.results import quartiles
@@ -215,6 +216,21 @@ def test_report(document: dict[str, Any], tmp_path: Path) -> None:
     assert "9.71 ×" in page
     assert "<no> answer & more" in page
     assert "`python -m benchmarks run`" in page
+
+
+def test_aims_beside_what_was_measured(document: dict[str, Any]) -> None:
+    table = aims_table(document, {"echo-32": {"websockets": 0.125, "aiohttp": 0.1}, "tls-256": {}})
+    assert "| Round trip, 32 B | websockets (threading) | 0.12 | 0.10 |" in table
+    assert table.endswith("| reached |")
+    assert table.count("\n") == 2
+    assert aims_table(document, {"load-100": {"websockets": 0.05}}).endswith("| **missed** |")
+    assert aims_table(document, {"echo-256": {"websockets": 1}}) == ""
+
+
+def test_committed_aims_are_about_cells_and_peers_that_exist() -> None:
+    for cell, wanted in load(ROOT / "benchmarks" / "aims.json").items():
+        assert cell in cells.CELLS
+        assert set(wanted) <= set(peers.PEERS)
 
 
 def test_a_long_bar_is_cut_and_says_so(document: dict[str, Any]) -> None:

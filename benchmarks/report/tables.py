@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..paths import AIMS
+from .aims import aims_table, load
 from .groups import GROUPS, figure, in_group, label, ranked
 
 _EXPLAINED = """\
 *To Fullduplex*: what the peer costs as a multiple of what Fullduplex costs. Above 1, Fullduplex is
 ahead; below 1, the peer is."""
+
+
+_AIMS_EXPLAINED = """\
+What Fullduplex costs as a multiple of what the other costs, by the figure that the cell is about;
+the aims were set before there was any code. Medians and quartiles of the ratios of each round."""
 
 
 def _reference(cell: dict[str, Any]) -> float | None:
@@ -82,14 +89,15 @@ def provenance(document: dict[str, Any]) -> str:
 
 def tables(document: dict[str, Any]) -> str:
     """The whole result file as a page."""
-    parts = [
-        "<!-- Made by `python -m benchmarks.report`; edits will be lost. -->",
-        _EXPLAINED,
-    ]
+    parts = ["<!-- Made by `python -m benchmarks.report`; edits will be lost. -->"]
+    if aims := aims_table(document, load(AIMS)):
+        parts += ["## Aims", _AIMS_EXPLAINED, aims]
+    parts.append("## All figures")
+    parts.append(_EXPLAINED)
     for _, heading, pattern in GROUPS:
         names = in_group(document, pattern)
         if names:
-            parts.append(f"## {heading}")
+            parts.append(f"### {heading}")
             parts.extend(cell_table(document["cells"][name]) for name in names)
     parts.extend(["## How these figures were made", provenance(document)])
     return "\n\n".join(parts) + "\n"
