@@ -45,6 +45,9 @@ FIRST_TICK: Final = 0.004
 LAST_TICK: Final = 0.032
 """Seconds between looks at connections that are read in a loop."""
 
+MIN_PURGE: Final = 64
+"""Timers from which on it is worth looking which of them have lost their connection."""
+
 READ: Final = 1
 WRITE: Final = 2
 
@@ -146,6 +149,7 @@ class Service:
         self._fresh: deque[weakref.ref[ConnectionCore]] = deque()
         self._timers: list[tuple[float, int, weakref.ref[ConnectionCore]]] = []
         self._numbers = itertools.count()
+        self._purge_at = MIN_PURGE
         self._lock = (
             threading.Lock()
         )  # guards the timers and _wake_at; nothing is waited for while it is held
@@ -204,11 +208,29 @@ class Service:
 
     def schedule(self, connection: ConnectionCore, when: float) -> None:
         """Call the connection's ``_on_timer`` at ``when``, on the clock of ``time.monotonic()``."""
+        looked_at = None
         with self._lock:
+            if len(self._timers) >= self._purge_at:
+                looked_at = self._purge()
             heapq.heappush(self._timers, (when, next(self._numbers), weakref.ref(connection)))
             sleeping_past = when < self._wake_at
         if sleeping_past:
             self.wake()
+        del looked_at  # not before: to free a connection may call what needs the lock
+
+    def _purge(self) -> list[ConnectionCore]:
+        """Drop the timers of connections that are gone, as most are long before a deadline. Needs the lock.
+
+        Returns:
+            The connections, which the caller has to keep until it has given the lock back.
+        """
+        alive = [(timer, timer[2]()) for timer in self._timers]
+        self._timers = [
+            timer for timer, connection in alive if connection and not connection.protocol.is_closed
+        ]
+        heapq.heapify(self._timers)
+        self._purge_at = max(MIN_PURGE, 2 * len(self._timers))
+        return [connection for _, connection in alive if connection is not None]
 
     def wake(self) -> None:
         """Make the thread look at what changed."""
@@ -228,19 +250,21 @@ class Service:
     def _run(self) -> None:
         self.watcher.arm(self._bell_fd, READ)
         ticking: list[weakref.ref[ConnectionCore]] = []
+        looking = False  # there is a next look
+        came = False  # connections were added since the last one
         tick = FIRST_TICK
         next_tick = 0.0
         while not self._stopping:
-            self._awake = bool(ticking)
+            self._awake = looking
             if self._fresh:
-                self._awake = True
-                tick = FIRST_TICK
-                if not ticking or next_tick - time.monotonic() > tick:
+                self._awake = came = True
+                if not looking:
+                    looking = True
+                    tick = FIRST_TICK
                     next_tick = time.monotonic() + tick
-                while self._fresh:
-                    ticking.append(self._fresh.popleft())
+                self._take_fresh(ticking)
             with self._lock:
-                due = next_tick if ticking else float("inf")
+                due = next_tick if looking else float("inf")
                 if self._timers and self._timers[0][0] < due:
                     due = self._timers[0][0]
                 self._wake_at = due
@@ -250,14 +274,26 @@ class Service:
             for fd, event in events:
                 self._ready(fd, event)
             now = time.monotonic()
-            if ticking and now >= next_tick:
+            if looking and now >= next_tick:
+                came = self._take_fresh(ticking) or came
                 ticking = [reference for reference in ticking if self._tick(reference)]
+                # Where connections come and go, to fall asleep between them and to be woken for each
+                # would cost more than to look now and then.
+                looking = bool(ticking) or came
+                came = False
                 tick = min(2 * tick, LAST_TICK)
                 next_tick = now + tick
             self._run_timers(now)
         self.watcher.close()
         self._alarm.close()
         self._bell.close()
+
+    def _take_fresh(self, ticking: list[weakref.ref[ConnectionCore]]) -> bool:
+        """Look at connections that were added from now on; False if there are none."""
+        came = bool(self._fresh)
+        while self._fresh:
+            ticking.append(self._fresh.popleft())
+        return came
 
     def _ready(self, fd: int, events: int) -> None:
         if fd == self._bell_fd:
