@@ -68,6 +68,7 @@ def test_new_protocol(fd: ModuleType, side: str) -> None:
     assert protocol.side is fd.protocol.Side[side]
     assert protocol.state is fd.protocol.State.OPEN
     assert protocol.logger is logging.getLogger(f"fullduplex.{side.lower()}")
+    assert protocol.id is protocol.id
     assert protocol.id != make(fd, side).id
     assert (protocol.close_code, protocol.close_reason) == (None, None)
     assert (protocol.handshake_exc, protocol.parser_exc) == (None, None)

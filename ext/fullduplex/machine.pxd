@@ -5,7 +5,6 @@ from fullduplex.codec._compiled cimport Decoder as CDecoder
 from fullduplex.codec._encoder cimport Encoder as CEncoder
 
 cdef class Machine:
-    cdef public object id
     cdef public object logger
     cdef public bint debug                # whether frames are logged
     cdef public object side

@@ -7,6 +7,7 @@ cimport cython
 cdef class Stream:
     cdef readonly object sock     # the connected socket
     cdef readonly bint aborted    # abort() or close() was called
+    cdef readonly bint farewell   # below WebSocket, the peer has something to say at the end: TLS
     cdef public bint torn         # a blocking write was given up in the midst
     cdef public bytes backlog     # what a non-blocking write left over
     cdef dict __dict__

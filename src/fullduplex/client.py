@@ -110,14 +110,20 @@ class ClientProtocol(Protocol):
         """
         headers = Headers()
         uri = self.uri
-        headers["Host"] = build_host(uri.host, uri.port, uri.secure)
+        host = build_host(uri.host, uri.port, uri.secure)
+        headers._extend([("Host", host)])  # checked when it is sent
         if uri.user_info is not None:
             headers["Authorization"] = build_authorization_basic(*uri.user_info)
         if self.origin is not None:
             headers["Origin"] = self.origin
-        headers._extend([("Upgrade", "websocket"), ("Connection", "Upgrade")])
-        headers["Sec-WebSocket-Key"] = self.key
-        headers["Sec-WebSocket-Version"] = "13"
+        headers._extend(
+            [
+                ("Upgrade", "websocket"),
+                ("Connection", "Upgrade"),
+                ("Sec-WebSocket-Key", self.key),
+                ("Sec-WebSocket-Version", "13"),
+            ]
+        )
         if self.available_extensions:
             headers["Sec-WebSocket-Extensions"] = build_extension(
                 [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import os
 import re
-import secrets
 from typing import TYPE_CHECKING
 
 from .exceptions import InvalidHeader, InvalidHeaderValue, InvalidUpgrade
@@ -40,7 +40,7 @@ _is_host = re.compile(
 
 def generate_key() -> str:
     """Return a new Sec-WebSocket-Key: 16 random bytes in Base64 (RFC 6455 §4.1)."""
-    return binascii.b2a_base64(secrets.token_bytes(16), newline=False).decode()
+    return binascii.b2a_base64(os.urandom(16), newline=False).decode()
 
 
 def accept_key(key: str) -> str:

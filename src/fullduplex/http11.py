@@ -137,11 +137,14 @@ def serialize_head(first_line: str, headers: Headers) -> bytes:
         ValueError: If the name of a header is not a token.
         InvalidHeaderValue: If the value of a header cannot be sent.
     """
+    items = list(headers.raw_items())
+    # All values at once: to call the matcher costs more than what it does.
+    sound = _is_text("".join([value for _, value in items])) is not None
     lines = [first_line]
-    for name, value in headers.raw_items():
+    for name, value in items:
         if name not in _USUAL_NAMES and _is_token(name) is None:
             raise ValueError(f"invalid header name: {name!r}")
-        if _is_text(value) is None:
+        if not sound and _is_text(value) is None:
             raise InvalidHeaderValue(name, value)
         lines.append(f"{name}: {value}")
     lines.append("\r\n")

@@ -93,6 +93,8 @@ class _HeadParser(ABC):
 
     # What to raise for a first line that is too long
     _first_line_too_long: type[SecurityError]
+    # How messages begin that need no closer look at their first bytes
+    _usual_start: bytes
 
     def __init__(self) -> None:
         # What has arrived and has not been taken.
@@ -155,10 +157,12 @@ class _HeadParser(ABC):
         items = _split_header_lines(block.decode("latin-1"))
         if len(items) > MAX_NUM_HEADERS:
             return False
-        self._check_first_bytes(data)
+        if not data.startswith(self._usual_start):
+            self._check_first_bytes(data)
         self._take_first_line(data[:start])
         self._size += end
-        self._buffer += data[end:]
+        if len(data) > end:
+            self._buffer += data[end:]
         self._in_headers = True
         self._headers._extend([(name, value.strip(" \t")) for name, value in items])
         return True
@@ -228,6 +232,7 @@ class RequestParser(_HeadParser):
     """
 
     _first_line_too_long = RequestLineTooLong
+    _usual_start = b"GET "
 
     def __init__(self) -> None:
         super().__init__()
@@ -298,6 +303,7 @@ class ResponseParser(_HeadParser):
     """
 
     _first_line_too_long = StatusLineTooLong
+    _usual_start = b"HTTP/1."
 
     def __init__(self, method: str = "GET") -> None:
         super().__init__()

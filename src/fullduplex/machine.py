@@ -52,6 +52,9 @@ _ENV_FRAGMENTS = os.environ.get("FULLDUPLEX_MAX_FRAGMENTS", "")
 MAX_FRAGMENTS: Final = int(_ENV_FRAGMENTS) if _ENV_FRAGMENTS else None
 """How many frames a message may have; None for no limit, since fragments cost no memory of their own."""
 
+_CLIENT_LOGGER: Final = logging.getLogger("fullduplex.client")
+_SERVER_LOGGER: Final = logging.getLogger("fullduplex.server")
+
 _NO_RSV: Final = 0
 _RSV1: Final = 4
 _ANY_RSV: Final = 7
@@ -80,10 +83,8 @@ class Machine:
         max_size: int | tuple[int | None, int | None] | None = 2**20,
         logger: LoggerLike | None = None,
     ) -> None:
-        self.id = uuid.uuid4()
         if logger is None:
-            name = "client" if side is CLIENT else "server"
-            logger = logging.getLogger(f"fullduplex.{name}")
+            logger = _CLIENT_LOGGER if side is CLIENT else _SERVER_LOGGER
         self.logger = logger
         self.debug = logger.isEnabledFor(logging.DEBUG)
         self.side = side
@@ -120,6 +121,13 @@ class Machine:
         self._assembler: Assembler | None = None
         self._validator: Utf8Validator | None = None
         self._pull_error: Exception | None = None  # final, like the decoder's
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A UUID for logs, made when somebody asks for it. Thread-safe."""
+        made: uuid.UUID | None = vars(self).get("_id")
+        # Of two threads at once, both get what the first one put there.
+        return vars(self).setdefault("_id", uuid.uuid4()) if made is None else made
 
     @property
     def extensions(self) -> Sequence[Extension]:

@@ -21,6 +21,7 @@ must not enter, and is never held while waiting for the network.
 
 from __future__ import annotations
 
+import functools
 import select
 import socket
 import ssl
@@ -58,6 +59,7 @@ class Stream:
         self.aborted = False
         self.torn = False
         self.backlog = b""
+        self.farewell = False  # below WebSocket, the peer has something to say at the end
 
     def fileno(self) -> int:
         """Give the file descriptor, or -1 if there is none (any more)."""
@@ -181,6 +183,7 @@ class SocketStream(Stream):
         sock.setblocking(self.blocking)
         # An SSLSocket must not be entered by two threads (cpython#143756); its calls don't wait here.
         self._mutex = threading.Lock() if isinstance(sock, ssl.SSLSocket) else None
+        self.farewell = self._mutex is not None
 
     def pending(self) -> bool:
         if self._mutex is None:
@@ -284,6 +287,7 @@ class TLSStream(Stream):
         server_hostname: str | None = None,
     ) -> None:
         Stream.__init__(self, raw.sock)
+        self.farewell = True
         self.raw = raw
         # Guards the SSL object and both memory BIOs. Nothing is waited for while it is held.
         self._mutex = threading.Lock()
@@ -454,10 +458,17 @@ def open_stream(sock: Any) -> Stream:
     """Make the stream for a connected socket: by its own system calls if that is possible."""
     # gevent and others put a class of their own in the place of socket.socket, whose waiting is theirs.
     if type(sock) is socket.socket and type(sock).__module__ == "socket":
-        try:
-            from ._fdstream import FdStream
-        except ImportError:
-            pass
-        else:
-            return FdStream(sock)  # type: ignore[no-any-return]
+        kind = _fd_stream()
+        if kind is not None:
+            return kind(sock)  # type: ignore[no-any-return]
     return SocketStream(sock)
+
+
+@functools.cache
+def _fd_stream() -> Any:
+    """Give `FdStream`, which imports this module, or None where there is none."""
+    try:
+        from ._fdstream import FdStream
+    except ImportError:
+        return None
+    return FdStream

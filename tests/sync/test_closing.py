@@ -60,6 +60,53 @@ def test_a_client_waits_for_the_end_of_tcp(fd: ModuleType) -> None:
         closer.result()
 
 
+def test_a_server_leaves_the_end_of_tcp_to_the_system_if_the_client_began(fd: ModuleType) -> None:
+    with (
+        link(fd, side="SERVER", close_timeout=TIMEOUT) as (connection, peer),
+        Background(connection.recv) as receiver,
+    ):
+        peer.send_close(1000)
+        peer.expect_close(1000)
+        peer.expect_eof()
+        with pytest.raises(fd.exceptions.ConnectionClosedOK):
+            receiver.result()  # though the client has not ended TCP
+        eventually(lambda: connection.socket.fileno() == -1)
+
+
+@pytest.mark.parametrize("kind", ["SERVER began", "bytes behind the Close frame"])
+def test_a_server_waits_for_the_end_of_tcp_otherwise(fd: ModuleType, kind: str) -> None:
+    with link(fd, side="SERVER", close_timeout=TIMEOUT) as (connection, peer):
+        began = kind == "SERVER began"
+        with Background(connection.close if began else lambda: connection.wait_closed(TIMEOUT)):
+            if began:
+                peer.expect_close(1000)
+                peer.send_close(1000)
+            else:
+                peer.sock.sendall(peer.frame(CLOSE, b"\x03\xe8") + b"left over")
+                peer.expect_close(1000)
+            peer.expect_eof()
+            assert not connection.wait_closed(0.05)
+            # So it is the peer that ends it, and nothing is reset.
+            peer.sock.sendall(b"more")
+            peer.close()
+        assert connection.state is fd.protocol.State.CLOSED
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_ctrl_c_in_close_leaves_the_deadline_to_the_service(fd: ModuleType, again: bool) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with link(fd, close_timeout=0.1) as (connection, peer):
+        connection._await_end = interrupted
+        for _ in range(2 if again else 1):
+            with pytest.raises(KeyboardInterrupt):
+                connection.close()
+        peer.expect_close(1000)
+        assert connection.wait_closed(TIMEOUT)  # though the peer says nothing
+        del connection._await_end
+
+
 def test_the_peer_closes(fd: ModuleType) -> None:
     with link(fd) as (connection, peer):
         peer.send_close(4000, "why not")

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import weakref
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,6 +155,91 @@ def test_timers_run_in_order_and_late_additions_wake_the_service(fd: ModuleType)
     del timed[2]  # nothing is called for what its owner has dropped
     eventually(lambda: len(called) == 2)
     assert called == ["early", "late"]
+
+
+class Brief:
+    """A connection that is closed when the service looks at it."""
+
+    _watch = 0
+    _seen_reads = 0
+
+    def __init__(self, is_closed: bool = True) -> None:
+        self.protocol = SimpleNamespace(is_closed=is_closed)
+
+    def _on_tick(self) -> bool:
+        return False
+
+
+def test_a_stream_of_short_connections_does_not_wake_the_service_for_each(fd: ModuleType) -> None:
+    service = fd.sync.service.get_service()
+    eventually(lambda: not service._awake)
+    woken: list[float] = []
+    real = service.wake
+
+    def wake() -> None:
+        woken.append(time.monotonic())
+        real()
+
+    service.wake = wake
+    try:
+        start = time.monotonic()
+        for _ in range(100):
+            service.adopt(Brief())
+            time.sleep(0.001)
+        # It takes two looks without anybody new to let it sleep.
+        least = 3 * fd.sync.service.FIRST_TICK
+        assert 1 <= len(woken) <= (time.monotonic() - start) / least + 1
+    finally:
+        del service.wake
+    eventually(lambda: not service._awake)
+
+
+def test_timers_of_closed_connections_are_dropped(fd: ModuleType) -> None:
+    service = fd.sync.service.get_service()
+    later = time.monotonic() + 1000
+    closed, gone = Brief(), Brief(is_closed=False)
+    alive = [Brief(is_closed=False) for _ in range(10)]
+    for connection in (closed, gone, *alive):
+        service.schedule(connection, later)
+    del connection
+    reference = weakref.ref(gone)
+    del gone
+    assert reference() is None
+    try:
+        for _ in range(1000):
+            service.schedule(closed, later)
+        assert len(service._timers) <= 2 * fd.sync.service.MIN_PURGE
+        kept = [timer[2]() for timer in service._timers]
+        assert [connection for connection in kept if connection in alive] == alive
+        assert None not in kept
+    finally:
+        del alive, kept
+        service._timers = [timer for timer in service._timers if timer[0] < later]
+
+
+def test_a_timer_may_be_dropped_while_its_connection_is_freed(fd: ModuleType) -> None:
+    """What the last reference calls may need the service's lock."""
+    service = fd.sync.service.get_service()
+    later = time.monotonic() + 1000
+    other = Brief()
+
+    class Last(Brief):
+        def __del__(self) -> None:
+            service.schedule(other, later)
+
+    class Fleeting:
+        """A reference that gives the only one to a new connection."""
+
+        def __call__(self) -> Last:
+            return Last(is_closed=False)
+
+    try:
+        with service._lock:
+            service._timers.append((later, -1, Fleeting()))
+        with Background(lambda: [service.schedule(other, later) for _ in range(200)]):
+            pass
+    finally:
+        service._timers = [timer for timer in service._timers if timer[0] < later]
 
 
 @pytest.mark.parametrize("where", ["_on_timer", "_on_tick"])

@@ -6,7 +6,6 @@ from fullduplex.sync cimport sending
 
 cdef class Connection(sending.SendingConnection):
     cdef public object socket
-    cdef public object id
     cdef public object logger
     cdef public object request
     cdef public object response

@@ -11,7 +11,8 @@ cdef class ConnectionCore:
     cdef public object ping_timeout
     cdef public object close_timeout
     cdef public CStream _stream
-    cdef public object _changed           # condition and mutex: see the module
+    cdef public object _mutex             # see the module
+    cdef public object _changed           # condition on it
     cdef public CRole _reader
     cdef public CRole _writer
     cdef public bint _due                 # something waits for the writer

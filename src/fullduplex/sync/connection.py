@@ -94,7 +94,6 @@ class Connection(sending.SendingConnection):
         stream = given if isinstance(given, Stream) else open_stream(given)
         super().__init__(stream, protocol, ping_interval, ping_timeout, close_timeout, max_queue)
         self.socket = stream.sock
-        self.id: uuid.UUID = protocol.id
         self.logger: LoggerLike = ConnectionLogger(protocol.logger, self)
         if protocol.debug:
             protocol.logger = self.logger
@@ -110,6 +109,11 @@ class Connection(sending.SendingConnection):
         get_service().add(self)
 
     # Looking
+
+    @property
+    def id(self) -> uuid.UUID:
+        """A UUID, for logs."""
+        return self.protocol.id
 
     @property
     def local_address(self) -> Any:
@@ -442,7 +446,7 @@ class Connection(sending.SendingConnection):
         payload = control_payload(data)
         if not self.protocol.is_open:
             self._raise_closed()
-        with self._changed:
+        with self._mutex:
             self.protocol.queue_control(Opcode.PONG, payload)
         self._flush()
 
@@ -463,19 +467,23 @@ class Connection(sending.SendingConnection):
             ProtocolError: for a code that may not be sent or a reason that is too long; the connection stays open.
         """
         close = Close(code, reason)
-        close.check()
-        close.serialize()
-        with self._changed:
+        close.serialize()  # which checks it
+        with self._mutex:
             if self.protocol.is_open:
                 if self.protocol.outgoing:
                     self.protocol.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
                 else:
-                    self.protocol.send_close(code, reason)
+                    self.protocol._queue_close(close)
         if self.protocol.is_closed:
             return
-        self._closing()
-        self._flush()
-        self._await_end()
+        own = self._bound_closing()
+        try:
+            self._flush()
+            self._await_end()
+        except BaseException:  # Ctrl-C: somebody else has to watch the time now
+            if own:
+                self._watch_closing()
+            raise
 
     def wait_closed(self, timeout: float | None = None) -> bool:
         """Wait until the connection is closed; doesn't close it.

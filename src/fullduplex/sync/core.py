@@ -7,7 +7,7 @@ Four things are shared, and each has one guard:
 - ``_writer`` (role): the encoder, compressors, the writing half of the stream. Held for whole frames. Its
   owner may block in a write. A reader never waits for it: what it has to say is queued, and whoever
   leaves the writer role sends what was queued meanwhile (``_due``).
-- ``_changed`` (condition and mutex): the protocol's state and its queue of control frames, the pings that
+- ``_mutex``, and ``_changed``, a condition on it: the protocol's state and its queue of control frames, the pings that
   wait for their pong. Held for moments, never across a wait for the network; its waiters wait for roles, for
   the inbox to be drained, for the end. No role is acquired or released while it is held.
 - the service's own lock, below all of these.
@@ -68,7 +68,8 @@ class ConnectionCore:
         self.ping_timeout = ping_timeout
         self.close_timeout = close_timeout
         self._stream = stream
-        self._changed = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
         self._reader = Role(self._changed)
         self._writer = Role(self._changed)
         self._due = False  # control frames, the end or a backlog wait for the writer
@@ -228,19 +229,39 @@ class ConnectionCore:
             self._on_pong(payload)
             return
         try:
-            with self._changed:
+            with self._mutex:
                 self.protocol.receive_control(opcode, payload)
         except Exception as exc:
             self._fail(exc)
             return
-        if opcode == Opcode.CLOSE:
-            self._closing()
         self._flush()
+        if opcode == Opcode.CLOSE:
+            if self._is_over():
+                self._end(None)
+            else:
+                self._closing()
+
+    def _is_over(self) -> bool:
+        """Tell whether nothing can follow the peer's Close frame but the end of TCP.
+
+        So it is on a server (§7.1.1: it ends TCP first) whose client began to close, once our answer is on its way
+        and nothing came behind the client's frame: the system sees to the rest of TCP. With something unread it
+        would reset the connection, and the client might lose our frame; TLS has last words of its own.
+        """
+        protocol = self.protocol
+        return (
+            protocol.eof_sent
+            and protocol.close_rcvd_then_sent is True
+            and protocol.parser_exc is None
+            and protocol.decoder.pending == 0
+            and not self._stream.farewell
+            and not self._stream.unsent()
+        )
 
     def _on_pong(self, payload: bytes) -> None:
         """Acknowledge the ping with this payload and those before it (RFC 6455 §5.5.3)."""
         acknowledged = []
-        with self._changed:
+        with self._mutex:
             if payload not in self._pings:
                 return  # unsolicited, or for a ping that was acknowledged already
             for key, ping in list(self._pings.items()):
@@ -332,7 +353,7 @@ class ConnectionCore:
                     # peer that pings and does not read costs no memory.
                     done = not stream.unsent() or stream.flush(0.0)
                     if done and protocol.control:
-                        with self._changed:
+                        with self._mutex:
                             data = protocol.take_control()
                         done = stream.try_write(data)
                     if done and protocol.end_wanted and not protocol.eof_sent:
@@ -354,7 +375,7 @@ class ConnectionCore:
     def _lost(self, exc: BaseException) -> None:
         """The network failed under a writer: the reader finds the end, whoever it is."""
         bare(exc)
-        with self._changed:
+        with self._mutex:
             if self.protocol.parser_exc is None:
                 self.protocol.parser_exc = exc  # type: ignore[assignment]
         # What came before the failure can still be read; nothing more can be sent.
@@ -434,22 +455,34 @@ class ConnectionCore:
     def _fail(self, exc: Exception) -> None:
         """Fail the connection for an error in what came (RFC 6455 §7.1.7)."""
         self._violation = None
-        with self._changed:
+        with self._mutex:
             self.protocol.fail_for(exc)
         self._closing()
         self._flush()
 
     def _closing(self) -> None:
         """The connection has left OPEN: bound the time until its end."""
+        if self._bound_closing():
+            self._watch_closing()
+
+    def _bound_closing(self) -> bool:
+        """Set the deadline of closing; False if there is one already, or none at all.
+
+        Who gets True enforces it: by `_watch_closing`, or by waiting in `_await_end`.
+        """
         timeout = self.close_timeout
         if timeout is None or self._close_deadline is not None:
-            return
+            return False
         self._close_deadline = time.monotonic() + timeout
-        get_service().schedule(self, self._close_deadline)
+        return True
+
+    def _watch_closing(self) -> None:
+        """Have the service enforce the deadline of closing."""
+        get_service().schedule(self, self._close_deadline)  # type: ignore[arg-type]
 
     def _cut(self) -> None:
         """The deadline of closing has come: end the connection as it is."""
-        with self._changed:
+        with self._mutex:
             if self.protocol.parser_exc is None and not self.protocol.is_closed:
                 self.protocol.parser_exc = TimeoutError("timed out while closing connection")
         self._begin_end()
@@ -471,7 +504,7 @@ class ConnectionCore:
     def _end(self, exc: BaseException | None) -> None:
         """The stream is at its end: be CLOSED, and wake who waits for that. Needs the reader role."""
         protocol = self.protocol
-        with self._changed:
+        with self._mutex:
             if protocol.is_closed:
                 return
             if exc is not None and protocol.parser_exc is None:
@@ -481,9 +514,12 @@ class ConnectionCore:
             pings = [ping for ping in self._pings.values() if ping.ack_on_close]
             self._pings.clear()
             self._changed.notify_all()
+            both_ended = exc is None and protocol.eof_sent
         for ping in pings:
             ping.event.set()
-        self._stream.abort()
+        # Wakes a writer that may be waiting for the network.
+        if not both_ended or self._writer.owner != FREE:
+            self._stream.abort()
 
     def _dispose(self) -> None:
         """Give the descriptor back, if nobody is in a role; else the last who leaves does it."""
@@ -548,7 +584,8 @@ class ConnectionCore:
 
     def _after_fork(self) -> None:
         """In a forked child: be free of the threads that exist in the parent only."""
-        self._changed = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
         self._reader.reset(self._changed)
         self._writer.reset(self._changed)
         self._stream.after_fork()

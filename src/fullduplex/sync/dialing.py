@@ -132,7 +132,7 @@ def prepare_socket(sock: Any, options: DialOptions | None = None) -> None:
     A WebSocket message should leave at once, hence TCP_NODELAY.
     """
     if getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if options is not None:
         for level, option, value in options.socket_options:
             sock.setsockopt(level, option, value)
@@ -269,7 +269,7 @@ def dial(
     if options.timeout is not None:
         limit = time.monotonic() + options.timeout
         deadline = limit if deadline is None else min(limit, deadline)
-    race = _Race(format_address((host, port)), options, deadline, cancel)
+    race = _Race((host, port), options, deadline, cancel)
     try:
         if len(addresses) == 1 and cancel is None:
             return race.connect_one(*addresses[0])
@@ -286,15 +286,24 @@ class _Race:
     """Attempts to reach one host at several addresses (RFC 8305 §5)."""
 
     def __init__(
-        self, target: str, options: DialOptions, deadline: float | None, cancel: Cancel | None
+        self,
+        target: tuple[str, int],
+        options: DialOptions,
+        deadline: float | None,
+        cancel: Cancel | None,
     ) -> None:
-        self.target = target
+        self._target = target
         self.options = options
         self.deadline = deadline
         self.cancel = cancel
         self.pending: dict[socket.socket, Any] = {}  # with their addresses
         self.failures: list[tuple[str, OSError]] = []
         self.next_start = 0.0
+
+    @property
+    def target(self) -> str:
+        """Where to, for error messages."""
+        return format_address(self._target)
 
     def connect_one(self, family: int, sockaddr: Any) -> socket.socket:
         """Connect to the only address."""

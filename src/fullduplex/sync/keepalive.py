@@ -59,7 +59,7 @@ class TimedConnection(core.ConnectionCore):
         else:
             if self.protocol.debug:
                 self.protocol.logger.debug("- timed out waiting for keepalive pong")
-            with self._changed:
+            with self._mutex:
                 self.protocol.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
             self._flush()
             self._begin_end()
@@ -75,7 +75,7 @@ class TimedConnection(core.ConnectionCore):
             ConcurrencyError: if a ping with this payload waits for its pong.
         """
         ping = Ping(ack_on_close)
-        with self._changed:
+        with self._mutex:
             if payload in self._pings:
                 raise ConcurrencyError("already waiting for a pong with the same data")
             self.protocol.queue_control(Opcode.PING, payload)

@@ -54,7 +54,7 @@ __all__ = ["Opener"]
 
 OPEN: Final = State.OPEN
 
-RECEIVE_SIZE: Final = 16384
+RECEIVE_SIZE: Final = 4096
 """Bytes of the response, and of frames behind it, that are read at once."""
 
 # What most callers want is made once.

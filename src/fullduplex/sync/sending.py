@@ -237,7 +237,7 @@ class SendingConnection(keepalive.TimedConnection):
 
     def _fail_fragments(self) -> None:
         """A message cannot be finished: close with 1011 and wait for the end."""
-        with self._changed:
+        with self._mutex:
             if self.protocol.is_open:
                 self.protocol.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
         self._closing()
