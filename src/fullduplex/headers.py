@@ -345,7 +345,7 @@ def validate_subprotocols(subprotocols: object) -> None:
         ValueError: If an item is not a token.
     """
     # A string is a sequence of strings, which makes it a likely mistake.
-    if not isinstance(subprotocols, Sequence) or isinstance(subprotocols, str | bytes):
+    if not isinstance(subprotocols, Sequence) or isinstance(subprotocols, (str, bytes)):
         raise TypeError("subprotocols must be a list")
     for subprotocol in subprotocols:
         if not isinstance(subprotocol, str) or not is_token(subprotocol):

@@ -165,7 +165,9 @@ class Machine:
         assert self.state is CLOSED, "connection isn't closed yet"
         rcvd, sent = self.close_rcvd, self.close_sent
         kind: type[ConnectionClosed] = ConnectionClosedError
-        if {close.code if close else None for close in (rcvd, sent)} <= OK_CLOSE_CODES:
+        if rcvd is None or sent is None:
+            pass
+        elif rcvd.code in OK_CLOSE_CODES and sent.code in OK_CLOSE_CODES:
             kind = ConnectionClosedOK
         exc = kind(rcvd, sent, self.close_rcvd_then_sent)
         exc.__cause__ = self.parser_exc

@@ -133,7 +133,7 @@ class ServerProtocol(Protocol):
     ) -> None:
         super().__init__(SERVER, state=state, max_size=max_size, logger=logger)
         # A string is a sequence of strings: it would admit no origin, or a funny one.
-        if isinstance(origins, str | re.Pattern):
+        if isinstance(origins, (str, re.Pattern)):
             raise TypeError("origins must be a list")
         if subprotocols is not None:
             validate_subprotocols(subprotocols)

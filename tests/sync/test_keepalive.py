@@ -35,6 +35,16 @@ def test_pings_go_out_and_are_judged_by_their_pongs(fd: ModuleType) -> None:
         assert connection.state is fd.protocol.State.OPEN
 
 
+def test_a_late_pong_does_not_put_off_the_next_ping(fd: ModuleType) -> None:
+    with link(fd, ping_interval=0.02, ping_timeout=TIMEOUT) as (connection, peer):
+        payload = peer.expect(PING)
+        first = connection._ping_due
+        eventually(lambda: connection._ping_due > first)  # it has been looked for in vain
+        peer.send(PONG, payload)
+        peer.sock.settimeout(TIMEOUT / 4)
+        assert peer.expect(PING) != payload
+
+
 def test_nothing_is_sent_before_keepalive_starts(fd: ModuleType) -> None:
     with link(fd) as (connection, peer):
         connection.ping_interval = 0.01

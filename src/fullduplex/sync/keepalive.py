@@ -55,7 +55,9 @@ class TimedConnection(core.ConnectionCore):
         elif now < ping.sent + (timeout or 0.0) or self._inbox_full():
             # Not due yet; or we do not read, since the application does not: the pong may lie in the socket.
             self._keepalive = ping
-            self._plan_ping(max(ping.sent + (timeout or 0.0), now + 0.1))
+            # A pong that is late by a moment must not put off the next ping until the time-out.
+            due = min(ping.sent + (timeout or 0.0), now + interval)
+            self._plan_ping(max(due, now + 0.1))
         else:
             if self.protocol.debug:
                 self.protocol.logger.debug("- timed out waiting for keepalive pong")
