@@ -92,6 +92,18 @@ def test_a_server_waits_for_the_end_of_tcp_otherwise(fd: ModuleType, kind: str) 
         assert connection.state is fd.protocol.State.CLOSED
 
 
+def test_over_tls_a_server_reads_to_the_end(
+    fd: ModuleType, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    """There is a close_notify behind the client's Close frame; unread, it would reset the connection."""
+    contexts = server_context, client_context
+    with pair(fd, contexts) as (client, server), pair(fd) as (_, plain):
+        assert server._stream.farewell
+        assert not plain._stream.farewell
+        with Background(client.close), pytest.raises(fd.exceptions.ConnectionClosedOK):
+            server.recv()
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_ctrl_c_in_close_leaves_the_deadline_to_the_service(fd: ModuleType, again: bool) -> None:
     def interrupted() -> None:
