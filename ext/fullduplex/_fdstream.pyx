@@ -14,10 +14,14 @@ import time
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.errno cimport EAGAIN, EINTR, errno as c_errno
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy, memset
 
+from fullduplex.codec._assembler cimport fdx_mask
 from fullduplex.codec._compiled cimport Decoder
+from fullduplex.codec._encoder cimport Encoder
 from fullduplex.stream cimport Stream
 
 from socket import AF_INET, AF_INET6, SOCK_STREAM
@@ -56,9 +60,6 @@ cdef extern from *:
 
 cdef extern from "<errno.h>" nogil:
     int EWOULDBLOCK
-
-cdef extern from "<string.h>" nogil:
-    void *memset(void *target, int value, size_t size)
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -101,6 +102,8 @@ cdef extern from "../turns.h" nogil:
 
 cdef enum:
     HELD_SIZE = 16384  # writes up to this size keep the interpreter lock
+    MASKED_PIECE = 49152  # masked and sent at once, while it is in the first-level cache
+    HEAD_ROOM = 64  # for the header before the first piece, which stays aligned
 
     # See Turns. Counted in reads of one connection.
     ALONE = 256        # reads with no other ready, before it leaves
@@ -338,10 +341,8 @@ cdef class FdStream(Stream):
             if not self._failed(code):
                 return 0
 
-    cdef bint _send_all(self, const uint8_t *data, size_t size, deadline) except? -1:
+    cdef bint _send_all(self, const uint8_t *data, size_t size, deadline, bint wait=False) except? -1:
         cdef Py_ssize_t count
-        # Without a deadline the kernel waits for us: it wakes the thread less often than poll() does.
-        cdef bint wait = False
         while size:
             count = self._send(data, size, wait)
             if count == <Py_ssize_t>size:
@@ -352,6 +353,7 @@ cdef class FdStream(Stream):
                 size -= <size_t>count
             # A blocking call that a signal cut short returns what it did, not EINTR.
             PyErr_CheckSignals()
+            # Without a deadline the kernel waits for us: it wakes the thread less often than poll() does.
             if deadline is None and self.slice == 0.0:
                 wait = True
                 self._yield()
@@ -434,6 +436,63 @@ cdef class FdStream(Stream):
             return self._send_all(<const uint8_t *>view.buf + (count - size), <size_t>(view.len - (count - size)), deadline)
         finally:
             PyBuffer_Release(&view)
+
+    cpdef bint write_masked(self, bytes header, encoder, payload, deadline) except? -1:
+        cdef Py_buffer view
+        cdef uint8_t *scratch
+        if self.backlog and not self.flush(deadline):
+            return False
+        PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+        try:
+            scratch = <uint8_t *>PyMem_Malloc(HEAD_ROOM + MASKED_PIECE)
+            if scratch is NULL:
+                raise MemoryError()
+            try:
+                return self._send_masked(scratch, header, encoder, <const uint8_t *>view.buf, <size_t>view.len, deadline)
+            finally:
+                PyMem_Free(scratch)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef bint _send_masked(
+        self, uint8_t *scratch, bytes header, Encoder encoder, const uint8_t *data, size_t size, deadline
+    ) except? -1:
+        """Mask and send a piece after the other, without the interpreter lock as long as the kernel takes them."""
+        cdef size_t lead = <size_t>PyBytes_GET_SIZE(header)  # bytes of the header before the piece
+        cdef size_t offset = 0
+        cdef size_t part, length
+        cdef uint8_t *start
+        cdef Py_ssize_t count
+        cdef int code
+        memcpy(scratch + HEAD_ROOM - lead, PyBytes_AS_STRING(header), lead)
+        while True:
+            with nogil:
+                while True:
+                    part = MASKED_PIECE if size - offset > MASKED_PIECE else size - offset
+                    fdx_mask(scratch + HEAD_ROOM, data + offset, part, encoder.key, <unsigned>(offset & 3), encoder.cpu)
+                    start = scratch + HEAD_ROOM - lead
+                    length = lead + part
+                    count = send(self.fd, start, length, MSG_NOSIGNAL | MSG_DONTWAIT)
+                    code = c_errno
+                    offset += part
+                    if count != <Py_ssize_t>length or offset == size:
+                        break
+                    lead = 0
+            if count == <Py_ssize_t>length:
+                self.torn = False
+                return True
+            # The header has gone out, or part of it.
+            self.torn = count > 0 or lead == 0
+            if count < 0:
+                self._failed(code)
+                count = 0
+            PyErr_CheckSignals()
+            if not self._send_all(start + count, length - <size_t>count, deadline, deadline is None and self.slice == 0.0):
+                return False
+            if offset == size:
+                return True
+            self.torn = True
+            lead = 0
 
     def close(self):
         self._leave()

@@ -20,6 +20,7 @@ cdef class Stream:
     cpdef bint wait_writable(self, deadline) except? -1
     cpdef bint write(self, data, deadline) except? -1
     cpdef bint write_large(self, bytes header, payload, deadline) except? -1
+    cpdef bint write_masked(self, bytes header, encoder, payload, deadline) except? -1
     cpdef bint _write_view(self, view, deadline) except? -1
     cpdef bint try_write(self, data) except? -1
     cpdef bint flush(self, deadline) except? -1

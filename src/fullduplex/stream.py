@@ -4,8 +4,8 @@ A `Stream` is used by two threads at once, one that reads and one that writes; w
 of the roles above. What each may touch:
 
 - the reader: `Stream.read`, `Stream.recv_into`, `Stream.pending`;
-- the writer: `Stream.write`, `Stream.write_large`, `Stream.try_write`, `Stream.flush`, `Stream.unsent`,
-  `Stream.shutdown_write`, ``backlog`` and ``torn``;
+- the writer: `Stream.write`, `Stream.write_large`, `Stream.write_masked`, `Stream.try_write`, `Stream.flush`,
+  `Stream.unsent`, `Stream.shutdown_write`, ``backlog`` and ``torn``;
 - anybody, at any time: `Stream.abort`, which wakes both; `Stream.fileno`.
 
 Deadlines are on the clock of ``time.monotonic()``: None waits for ever, 0.0 does not wait.
@@ -31,7 +31,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .codec import Decoder
+    from .codec import Decoder, Encoder
     from .typing import BytesLike
 
 __all__ = ["SocketStream", "Stream", "TLSStream", "open_stream"]
@@ -44,6 +44,9 @@ PIECE: Final = 262144
 
 CIPHERTEXT: Final = 65536
 """Bytes of ciphertext received at once."""
+
+MASKED_PIECE: Final = 65536
+"""Bytes masked at once, on their way out."""
 
 # Elsewhere a blocked wait may not notice shutdown() (macOS: cpython#154224), so it looks up now and then.
 WAIT_SLICE: Final[float | None] = None if sys.platform.startswith("linux") else 0.25
@@ -107,6 +110,24 @@ class Stream:
             return False
         self.torn = True
         return self._write_view(memoryview(payload).cast("B"), deadline)
+
+    def write_masked(
+        self, header: bytes, encoder: Encoder, payload: BytesLike, deadline: float | None
+    ) -> bool:
+        """Write a frame whose ``header`` the encoder has just made, masking a piece at a time; returns as `write`."""
+        size = len(payload)
+        scratch = bytearray(min(MASKED_PIECE, size))
+        offset = encoder.mask_into(scratch, payload, 0)
+        if not self.write_large(header, scratch, deadline):
+            return False
+        view = memoryview(scratch)
+        while offset < size:
+            self.torn = True
+            count = encoder.mask_into(scratch, payload, offset)
+            if not self.write(view[:count], deadline):
+                return False
+            offset += count
+        return True
 
     def _write_view(self, view: memoryview, deadline: float | None) -> bool:
         while True:

@@ -18,9 +18,6 @@ TEXT: Final = int(Opcode.TEXT)
 BINARY: Final = int(Opcode.BINARY)
 CONT: Final = int(Opcode.CONT)
 
-SCRATCH: Final = 65536
-"""Bytes of a large payload that are masked at once, on their way out."""
-
 BYTES_LIKE: Final = (bytes, bytearray, memoryview)
 
 
@@ -162,22 +159,10 @@ class SendingConnection(keepalive.TimedConnection):
         encoder = self.protocol.encoder
         if isinstance(data, str):
             data = data.encode()
-        size = len(data)
-        header = encoder.header(head, size)
-        if not encoder.masked:
-            return bool(stream.write_large(header, data, deadline))
-        scratch = bytearray(min(SCRATCH, size))
-        offset = encoder.mask_into(scratch, data, 0)
-        if not stream.write_large(header, scratch, deadline):
-            return False
-        view = memoryview(scratch)
-        while offset < size:
-            stream.torn = True
-            count = encoder.mask_into(scratch, data, offset)
-            if not stream.write(view[:count], deadline):
-                return False
-            offset += count
-        return True
+        header = encoder.header(head, len(data))
+        if encoder.masked:
+            return bool(stream.write_masked(header, encoder, data, deadline))
+        return bool(stream.write_large(header, data, deadline))
 
     def _send_fragments(
         self, items: Iterable[Any], text: bool | None, deadline: float | None, compress: bool | None
