@@ -102,7 +102,8 @@ cdef extern from "../turns.h" nogil:
 
 cdef enum:
     HELD_SIZE = 16384  # writes up to this size keep the interpreter lock
-    MASKED_PIECE = 49152  # masked and sent at once, while it is in the first-level cache
+    MASKED_WHOLE = 131072  # payloads up to this size are masked whole, and sent with one call
+    MASKED_PIECE = 49152  # larger ones a piece at a time, which stays in the first-level cache
     HEAD_ROOM = 64  # for the header before the first piece, which stays aligned
 
     # See Turns. Counted in reads of one connection.
@@ -440,24 +441,26 @@ cdef class FdStream(Stream):
     cpdef bint write_masked(self, bytes header, encoder, payload, deadline) except? -1:
         cdef Py_buffer view
         cdef uint8_t *scratch
+        cdef size_t room
         if self.backlog and not self.flush(deadline):
             return False
         PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
         try:
-            scratch = <uint8_t *>PyMem_Malloc(HEAD_ROOM + MASKED_PIECE)
+            room = <size_t>view.len if view.len <= MASKED_WHOLE else MASKED_PIECE
+            scratch = <uint8_t *>PyMem_Malloc(HEAD_ROOM + room)
             if scratch is NULL:
                 raise MemoryError()
             try:
-                return self._send_masked(scratch, header, encoder, <const uint8_t *>view.buf, <size_t>view.len, deadline)
+                return self._send_masked(scratch, room, header, encoder, <const uint8_t *>view.buf, <size_t>view.len, deadline)
             finally:
                 PyMem_Free(scratch)
         finally:
             PyBuffer_Release(&view)
 
     cdef bint _send_masked(
-        self, uint8_t *scratch, bytes header, Encoder encoder, const uint8_t *data, size_t size, deadline
+        self, uint8_t *scratch, size_t room, bytes header, Encoder encoder, const uint8_t *data, size_t size, deadline
     ) except? -1:
-        """Mask and send a piece after the other, without the interpreter lock as long as the kernel takes them."""
+        """Mask and send ``room`` bytes after the others, without the interpreter lock as long as the kernel takes them."""
         cdef size_t lead = <size_t>PyBytes_GET_SIZE(header)  # bytes of the header before the piece
         cdef size_t offset = 0
         cdef size_t part, length
@@ -468,7 +471,7 @@ cdef class FdStream(Stream):
         while True:
             with nogil:
                 while True:
-                    part = MASKED_PIECE if size - offset > MASKED_PIECE else size - offset
+                    part = room if size - offset > room else size - offset
                     fdx_mask(scratch + HEAD_ROOM, data + offset, part, encoder.key, <unsigned>(offset & 3), encoder.cpu)
                     start = scratch + HEAD_ROOM - lead
                     length = lead + part
