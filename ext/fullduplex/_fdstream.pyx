@@ -305,14 +305,13 @@ cdef class FdStream(Stream):
             if not self._failed(code) and not self._poll(<short>POLLIN, deadline):
                 return -1
 
-    cpdef Py_ssize_t read(self, decoder, deadline) except? -2:
-        cdef Decoder target = decoder
+    cpdef Py_ssize_t read(self, Decoder decoder, deadline) except? -2:
         cdef size_t room = 0
         # The reader's role keeps everybody else from the decoder while the lock is released.
-        cdef uint8_t *place = target.space(&room)
+        cdef uint8_t *place = decoder.space(&room)
         cdef Py_ssize_t count = self._recv(place, room, deadline)
         if count > 0:
-            target.commit(<size_t>count)
+            decoder.commit(<size_t>count)
         return count
 
     cpdef Py_ssize_t recv_into(self, view, deadline) except? -2:
@@ -438,7 +437,7 @@ cdef class FdStream(Stream):
         finally:
             PyBuffer_Release(&view)
 
-    cpdef bint write_masked(self, bytes header, encoder, payload, deadline) except? -1:
+    cpdef bint write_masked(self, bytes header, Encoder encoder, payload, deadline) except? -1:
         cdef Py_buffer view
         cdef uint8_t *scratch
         cdef size_t room

@@ -3,6 +3,9 @@
 
 cimport cython
 
+from fullduplex.codec._compiled cimport Decoder as CDecoder
+from fullduplex.codec._encoder cimport Encoder as CEncoder
+
 
 cdef class Stream:
     cdef readonly object sock     # the connected socket
@@ -14,13 +17,13 @@ cdef class Stream:
     cdef object __weakref__
 
     cpdef bint pending(self) except? -1
-    cpdef Py_ssize_t read(self, decoder, deadline) except? -2
+    cpdef Py_ssize_t read(self, CDecoder decoder, deadline) except? -2
     cpdef Py_ssize_t recv_into(self, view, deadline) except? -2
     cpdef Py_ssize_t send_some(self, data) except? -2
     cpdef bint wait_writable(self, deadline) except? -1
     cpdef bint write(self, data, deadline) except? -1
     cpdef bint write_large(self, bytes header, payload, deadline) except? -1
-    cpdef bint write_masked(self, bytes header, encoder, payload, deadline) except? -1
+    cpdef bint write_masked(self, bytes header, CEncoder encoder, payload, deadline) except? -1
     cpdef bint _write_view(self, view, deadline) except? -1
     cpdef bint try_write(self, data) except? -1
     cpdef bint flush(self, deadline) except? -1

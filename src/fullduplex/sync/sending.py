@@ -54,10 +54,11 @@ class SendingConnection(keepalive.TimedConnection):
                 An item of a wrong type in an iterable also closes the connection, with code 1011.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        # Literals here: this is the hot path, and compiled code looks each global name up.
         if isinstance(message, str):
-            self._send(BINARY if text is False else TEXT, message, deadline, compress)
-        elif isinstance(message, BYTES_LIKE):
-            self._send(TEXT if text else BINARY, message, deadline, compress)
+            self._send(2 if text is False else 1, message, deadline, compress)
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            self._send(1 if text else 2, message, deadline, compress)
         elif isinstance(message, Mapping):
             raise TypeError("data is a dict-like object")
         elif isinstance(message, Iterable):
@@ -109,7 +110,7 @@ class SendingConnection(keepalive.TimedConnection):
                 stream.flush(deadline) and stream.wait_writable(deadline)
             ):
                 raise TimeoutError("timed out before the message could be sent")
-            if protocol.extensions:
+            if protocol._extensions:
                 payload = data.encode() if isinstance(data, str) else data
                 head, data = protocol.encode_data(opcode, payload, fin, compress)
                 stream.torn = True  # the compressors have moved on: it must go out now
