@@ -18,6 +18,19 @@ def soon() -> float:
     return time.monotonic() + SOON
 
 
+def masked(fd: ModuleType, payload: Any) -> tuple[bytes, Any, Any]:
+    """What `Stream.write_masked` takes: a header, the encoder that has just made it, the payload."""
+    encoder = fd.codec.Encoder(masked=True)
+    return encoder.header(0x82, len(payload)), encoder, payload
+
+
+def arguments(fd: ModuleType, method: str, data: bytes) -> tuple[Any, ...]:
+    """What the methods of a stream that write take before the deadline."""
+    if method == "write_masked":
+        return masked(fd, data)
+    return (data,) if method == "write" else (b"head", data)
+
+
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         one = socket.create_connection(listener.getsockname())

@@ -14,7 +14,19 @@ from typing import Any
 import pytest
 
 from .codec.wire import BINARY, PING, frame
-from .streams import SOON, Background, Bare, Faulty, fill, read_exactly, soon, tcp_pair, until
+from .streams import (
+    SOON,
+    Background,
+    Bare,
+    Faulty,
+    arguments,
+    fill,
+    masked,
+    read_exactly,
+    soon,
+    tcp_pair,
+    until,
+)
 
 KINDS = ["open_stream", "SocketStream"]
 
@@ -81,6 +93,26 @@ def test_large_message_into_a_decoder(fd: ModuleType, pair: Any) -> None:
     assert writing.result()
 
 
+@pytest.mark.parametrize("size", [0, 1, 49_152, 131_072, 131_073, 147_456, 3_000_001])
+@pytest.mark.parametrize("deadline", [None, 60])
+def test_masked_message_into_a_decoder(
+    fd: ModuleType, pair: Any, size: int, deadline: float | None
+) -> None:
+    """Whole, or in pieces with what the socket does not take of them."""
+    if deadline is not None:
+        deadline += time.monotonic()
+    one, other = pair
+    payload = random.Random(size).randbytes(size)
+    decoder = fd.codec.Decoder(masked=True)
+    for kind in (bytes, bytearray, memoryview):
+        writing = Background(one.write_masked, *masked(fd, kind(payload)), deadline)
+        while (message := decoder.pull()) is None:
+            assert other.read(decoder, None) > 0
+        assert message == payload
+        assert writing.result()
+        assert not one.torn
+
+
 @pytest.mark.parametrize("method", ["read", "recv_into"])
 def test_deadline_of_reading(fd: ModuleType, pair: Any, method: str) -> None:
     stream = pair[0]
@@ -135,30 +167,34 @@ def test_writing_both_ways_at_once(pair: Any, size: int, deadline: float | None)
         assert not pair[i].torn
 
 
-@pytest.mark.parametrize("method", ["write", "write_large"])
-def test_deadline_of_writing(pair: Any, method: str) -> None:
+@pytest.mark.parametrize("method", ["write", "write_large", "write_masked"])
+@pytest.mark.parametrize("size", [20_000_000, 131_072])
+def test_deadline_of_writing(fd: ModuleType, pair: Any, method: str, size: int) -> None:
     """Nothing is torn if nothing went out; a write that was given up in the midst is."""
     stream = pair[0]
-    block = b"a" * 20_000_000
-    args = (block,) if method == "write" else (b"head", block)
+    stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+    args = arguments(fd, method, b"a" * size)
     begin = time.monotonic()
     assert not getattr(stream, method)(*args, begin + SOON)
     assert time.monotonic() - begin >= SOON
     assert stream.torn
 
 
-@pytest.mark.parametrize("method", ["write", "write_large"])
+@pytest.mark.parametrize("method", ["write", "write_large", "write_masked"])
+@pytest.mark.parametrize("size", [3, 200_000])
 @pytest.mark.parametrize("deadline", [lambda: 0.0, soon], ids=["now", "soon"])
-def test_deadline_before_the_first_byte(pair: Any, method: str, deadline: Any) -> None:
+def test_deadline_before_the_first_byte(
+    fd: ModuleType, pair: Any, method: str, size: int, deadline: Any
+) -> None:
     stream = pair[0]
     fill(stream)
-    args = (b"abc",) if method == "write" else (b"head", b"abc")
+    args = arguments(fd, method, b"a" * size)
     assert not getattr(stream, method)(*args, deadline())
     assert not stream.torn
     assert not stream.unsent()
 
 
-def test_backlog_goes_first(pair: Any) -> None:
+def test_backlog_goes_first(fd: ModuleType, pair: Any) -> None:
     stream, peer = pair
     written = fill(stream)
     assert not stream.try_write(b"one")
@@ -169,6 +205,7 @@ def test_backlog_goes_first(pair: Any) -> None:
     assert not stream.flush(soon())
     assert not stream.write(b"x", soon())
     assert not stream.write_large(b"x", b"x", soon())
+    assert not stream.write_masked(*masked(fd, b"x"), soon())
     assert not stream.torn
     assert read_exactly(peer, len(written)) == written
     assert stream.write(b"three", None)
@@ -199,14 +236,16 @@ def test_abort_wakes_a_reader(pair: Any, deadline: float | None) -> None:
     pair[0].abort()
 
 
-@pytest.mark.parametrize("method", ["write", "write_large", "flush"])
+@pytest.mark.parametrize("method", ["write", "write_large", "write_masked", "flush"])
 @pytest.mark.parametrize("deadline", [None, 60])
-def test_abort_wakes_a_writer(pair: Any, method: str, deadline: float | None) -> None:
+def test_abort_wakes_a_writer(
+    fd: ModuleType, pair: Any, method: str, deadline: float | None
+) -> None:
     if deadline is not None:
         deadline += time.monotonic()
     stream = pair[0]
     fill(stream)
-    args: tuple[Any, ...] = {"write": (b"a",), "write_large": (b"a", b"b"), "flush": ()}[method]
+    args = () if method == "flush" else arguments(fd, method, b"a")
     if method == "flush":
         stream.try_write(b"abc")
     writing = Background(getattr(stream, method), *args, deadline)
@@ -272,6 +311,8 @@ def test_reset_by_the_peer(fd: ModuleType, kind: str) -> None:
             stream.write(b"a", None)
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         stream.write_large(b"a", b"b", None)
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        stream.write_masked(*masked(fd, b"b" * 200_000), None)
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         stream.try_write(b"a")
     stream.shutdown_write()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .streams import SOON, fill, read_exactly
+from .streams import SOON, arguments, fill, masked, read_exactly
 
 
 @pytest.fixture(params=["open_stream", "SocketStream"])
@@ -64,24 +64,32 @@ def test_signals_do_not_end_a_read(pair: Any, signals: list[int], deadline: floa
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
 @pytest.mark.parametrize("deadline", [None, 60])
-@pytest.mark.parametrize("method", ["write", "write_large"])
+@pytest.mark.parametrize("method", ["write", "write_large", "write_masked"])
 def test_signals_do_not_end_a_write(
-    pair: Any, signals: list[int], deadline: float | None, method: str
+    fd: ModuleType, pair: Any, signals: list[int], deadline: float | None, method: str
 ) -> None:
     if deadline is not None:
         deadline += time.monotonic()
     data = random.Random(1).randbytes(4_000_000)
     received: list[bytes] = []
-    thread = interrupt(5, signals, lambda: received.append(read_exactly(pair[1], len(data) + 4)))
-    args = (b"head" + data,) if method == "write" else (b"head", data)
+    args = arguments(fd, method, data)
+    expected = b"head" + data if method == "write_large" else data
+    size = len(data) + 14 if method == "write_masked" else len(expected)
+    thread = interrupt(5, signals, lambda: received.append(read_exactly(pair[1], size)))
     assert getattr(pair[0], method)(*args, deadline)
     thread.join()
-    assert received == [b"head" + data]
+    if method == "write_masked":
+        decoder = fd.codec.Decoder(masked=True)
+        decoder.feed(received[0])
+        received = [decoder.pull()]
+    assert received == [expected]
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
 @pytest.mark.parametrize("deadline", [None, 60])
-@pytest.mark.parametrize("what", ["recv_into", "read", "write", "write_large", "wait_writable"])
+@pytest.mark.parametrize(
+    "what", ["recv_into", "read", "write", "write_large", "write_masked", "wait_writable"]
+)
 def test_exception_of_a_signal_handler_ends_the_call(
     fd: ModuleType, pair: Any, what: str, deadline: float | None
 ) -> None:
@@ -110,6 +118,7 @@ def test_exception_of_a_signal_handler_ends_the_call(
         "read": (fd.codec.Decoder(masked=False),),
         "write": (b"a" * 1_000_000,),
         "write_large": (b"a", b"a" * 1_000_000),
+        "write_masked": masked(fd, b"a" * 1_000_000),
         "wait_writable": (),
     }[what]
     stopped: list[int] = []

@@ -115,7 +115,7 @@ class Stream:
         self, header: bytes, encoder: Encoder, payload: BytesLike, deadline: float | None
     ) -> bool:
         """Write a frame whose ``header`` the encoder has just made, masking a piece at a time; returns as `write`."""
-        size = len(payload)
+        size = memoryview(payload).nbytes
         scratch = bytearray(min(MASKED_PIECE, size))
         offset = encoder.mask_into(scratch, payload, 0)
         if not self.write_large(header, scratch, deadline):
