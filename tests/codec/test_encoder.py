@@ -48,8 +48,35 @@ def test_text_becomes_utf8(fd: ModuleType, text: str) -> None:
     assert unmask(data, len(text.encode()))[1] == text.encode()
 
 
+@pytest.mark.parametrize("text", ["", "ascii", "é", "€" * 100, "😀", "a" * 70_000])
+def test_octets_of_a_text(fd: ModuleType, text: str) -> None:
+    octets = fd.codec.Encoder(masked=False).octets(text)
+    assert bytes(octets) == text.encode()
+    view = memoryview(octets)
+    assert len(octets) == view.nbytes == len(text.encode())
+    assert view.readonly
+    assert (view.format, view.contiguous) == ("B", True)
+    del octets, text
+    assert bytes(view) is not view
+
+
+@pytest.mark.parametrize("wrong", [b"bytes", None])
+def test_octets_of_what_is_no_text(fd: ModuleType, wrong: Any) -> None:
+    with pytest.raises(AttributeError):
+        fd.codec.Encoder(masked=False).octets(wrong)
+
+
+def test_octets_of_a_subclass_of_str(fd: ModuleType) -> None:
+    class Text(str):
+        pass
+
+    assert bytes(fd.codec.Encoder(masked=False).octets(Text("abc"))) == b"abc"
+
+
 def test_lone_surrogates_have_no_utf8(fd: ModuleType) -> None:
     encoder = fd.codec.Encoder(masked=False)
+    with pytest.raises(UnicodeEncodeError):
+        encoder.octets("\ud800")
     with pytest.raises(UnicodeEncodeError):
         encoder.frame(0x81, "\ud800")
     assert encoder.frames_sent == 0

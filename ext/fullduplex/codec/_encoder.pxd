@@ -23,5 +23,6 @@ cdef class Encoder:
 
     cdef int _draw(self, uint8_t *key) except -1
     cpdef bytes frame(self, int head, object payload)
+    cpdef object octets(self, object text)
     cpdef bytes header(self, int head, Py_ssize_t size)
     cpdef Py_ssize_t mask_into(self, bytearray target, object payload, Py_ssize_t offset) except -1

@@ -2,7 +2,7 @@
 
 import os
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
@@ -80,6 +80,23 @@ cdef bytes _build(int head, const uint8_t *data, Py_ssize_t size, const uint8_t 
     return frame
 
 
+cdef class AsciiView:
+    """The bytes of an ASCII str, which are its UTF-8, where they lie."""
+
+    cdef str text                 # kept alive as long as its bytes are in use
+
+    def __cinit__(self, str text not None):
+        if not PyUnicode_IS_COMPACT_ASCII(text):
+            raise ValueError("not ASCII")
+        self.text = text
+
+    def __len__(self):
+        return PyUnicode_GET_LENGTH(self.text)
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, PyUnicode_DATA(self.text), PyUnicode_GET_LENGTH(self.text), 1, flags)
+
+
 cdef class Encoder:
     def __cinit__(self, *, bint masked):
         self.masked = masked
@@ -131,6 +148,11 @@ cdef class Encoder:
         finally:
             PyBuffer_Release(&view)
         return frame
+
+    cpdef object octets(self, object text):
+        if isinstance(text, str) and PyUnicode_IS_COMPACT_ASCII(text):
+            return AsciiView(text)
+        return text.encode()
 
     cpdef bytes header(self, int head, Py_ssize_t size):
         cdef bytes header = PyBytes_FromStringAndSize(NULL, _header_size(size, self.masked))

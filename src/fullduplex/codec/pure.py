@@ -557,6 +557,10 @@ class Encoder:
         key = self._next_key()
         return header + key + apply_mask(payload, key)
 
+    def octets(self, text: str) -> BytesLike:
+        """Give the UTF-8 of a text: an object of bytes whose ``len`` counts them, if possible without a copy."""
+        return text.encode()
+
     def header(self, head: int, size: int) -> bytes:
         """Build a frame's header; the payload follows through `mask_into`, or as it is if not masked."""
         self._count(size)

@@ -159,7 +159,7 @@ class SendingConnection(keepalive.TimedConnection):
         stream = self._stream
         encoder = self.protocol.encoder
         if isinstance(data, str):
-            data = data.encode()
+            data = encoder.octets(data)
         header = encoder.header(head, len(data))
         if encoder.masked:
             return bool(stream.write_masked(header, encoder, data, deadline))
