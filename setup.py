@@ -201,7 +201,8 @@ def extensions() -> list[Extension]:
     )
     for module in modules:
         merge_member_tables(Path(module.sources[0]))
-        look_names_up_late(Path(module.sources[0]))
+        if MODULE_STATE:
+            look_names_up_late(Path(module.sources[0]))
     return modules
 
 
