@@ -45,8 +45,8 @@ PIECE: Final = 262144
 CIPHERTEXT: Final = 65536
 """Bytes of ciphertext received at once."""
 
-MASKED_PIECE: Final = 65536
-"""Bytes masked at once, on their way out."""
+MASKED_PIECE: Final = 32768
+"""Bytes masked at once on their way out, and encrypted while they are in the processor's cache."""
 
 # Elsewhere a blocked wait may not notice shutdown() (macOS: cpython#154224), so it looks up now and then.
 WAIT_SLICE: Final[float | None] = None if sys.platform.startswith("linux") else 0.25
