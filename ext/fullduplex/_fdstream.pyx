@@ -466,6 +466,7 @@ cdef class FdStream(Stream):
         cdef uint8_t *start
         cdef Py_ssize_t count
         cdef int code
+        cdef bint wait
         memcpy(scratch + HEAD_ROOM - lead, PyBytes_AS_STRING(header), lead)
         while True:
             with nogil:
@@ -489,7 +490,10 @@ cdef class FdStream(Stream):
                 self._failed(code)
                 count = 0
             PyErr_CheckSignals()
-            if not self._send_all(start + count, length - <size_t>count, deadline, deadline is None and self.slice == 0.0):
+            wait = deadline is None and self.slice == 0.0
+            if wait:
+                self._yield()
+            if not self._send_all(start + count, length - <size_t>count, deadline, wait):
                 return False
             if offset == size:
                 return True
