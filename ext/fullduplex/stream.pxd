@@ -36,7 +36,6 @@ cdef class SocketStream(Stream):
 
     cpdef bint _wait(self, bint write, deadline) except? -1
 
-@cython.final
 cdef class TLSStream(Stream):
     cdef readonly Stream raw      # carries the ciphertext
     cdef object _mutex            # guards the SSL object and the BIOs
@@ -52,5 +51,5 @@ cdef class TLSStream(Stream):
     cdef Py_ssize_t _piece        # bytes encrypted at once
     cdef bint _unread             # something to read may be in memory
 
-    cpdef Py_ssize_t _fetch(self, deadline) except? -2
-    cpdef Py_ssize_t _decrypt(self, view) except? -2
+    cdef Py_ssize_t _fetch(self, deadline) except? -2
+    cdef Py_ssize_t _decrypt(self, view) except? -2

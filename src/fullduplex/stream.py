@@ -317,9 +317,11 @@ class TLSStream(Stream):
         self.ssl_object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
         )
-        # Looked up once: these four calls are most of what a small message costs.
-        self._encrypt = self.ssl_object.write
-        self._decrypt_into = self.ssl_object.read
+        # Looked up once, and without ssl.SSLObject between if possible, which only passes them on:
+        # these four calls are most of what a small message costs.
+        inner = getattr(self.ssl_object, "_sslobj", self.ssl_object)
+        self._encrypt = inner.write
+        self._decrypt_into = inner.read
         self._take_ciphertext = self._outgoing.read
         self._give_ciphertext = self._incoming.write
         self._input = bytearray(CIPHERTEXT)
@@ -362,11 +364,8 @@ class TLSStream(Stream):
         """Receive ciphertext; returns as `read` does."""
         count = self.raw.recv_into(self._input_view, deadline)
         if count > 0:
-            self._mutex.acquire()
-            try:
+            with self._mutex:
                 self._give_ciphertext(self._input_view[:count])
-            finally:
-                self._mutex.release()
         return count
 
     def pending(self) -> bool:
@@ -389,30 +388,25 @@ class TLSStream(Stream):
 
     def _decrypt(self, view: memoryview) -> int:
         size = len(view)
-        self._mutex.acquire()
-        try:
-            # With a buffer to read into, it returns how many bytes it put there.
-            count: int = self._decrypt_into(size, view)  # type: ignore[assignment]
+        with self._mutex:
+            try:
+                # With a buffer to read into, it returns how many bytes it put there.
+                count: int = self._decrypt_into(size, view)
+            except ssl.SSLWantReadError:
+                self._unread = False
+                return NOTHING
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return 0
             # A read gives the rest of one record: more of it is left only if the view is full.
             self._unread = count == size or self._incoming.pending > 0
-        except ssl.SSLWantReadError:
-            self._unread = False
-            return NOTHING
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            return 0
-        finally:
-            self._mutex.release()
         return count
 
     def write(self, data: BytesLike, deadline: float | None) -> bool:
         if self.backlog or self.raw.backlog or len(data) > self._piece:
             return Stream.write(self, data, deadline)
-        self._mutex.acquire()
-        try:
+        with self._mutex:
             self._encrypt(data)
             ciphertext = self._take_ciphertext()
-        finally:
-            self._mutex.release()
         # Once encrypted, it cannot be taken back: the records are numbered.
         self.torn = not self.raw.write(ciphertext, deadline)
         return not self.torn
@@ -493,3 +487,24 @@ def _fd_stream() -> Any:
     except ImportError:
         return None
     return FdStream
+
+
+def open_tls_stream(
+    raw: Stream,
+    context: ssl.SSLContext,
+    *,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+) -> TLSStream:
+    """Make a `TLSStream`: the one that goes straight into the compiled codec's memory if there is that."""
+    return _tls_stream()(raw, context, server_side=server_side, server_hostname=server_hostname)
+
+
+@functools.cache
+def _tls_stream() -> Any:
+    """Give `DirectTLSStream`, which imports this module too, or what there is without it."""
+    try:
+        from ._tlsstream import DirectTLSStream
+    except ImportError:
+        return TLSStream
+    return DirectTLSStream

@@ -27,7 +27,7 @@ from ..extensions.permessage_deflate import enable_client_permessage_deflate
 from ..headers import is_token, validate_subprotocols
 from ..http11 import USER_AGENT, Response
 from ..protocol import State
-from ..stream import NOTHING, Stream, TLSStream, open_stream
+from ..stream import NOTHING, Stream, TLSStream, open_stream, open_tls_stream
 from ..uri import parse_uri
 from .connection import address_of
 from .dialing import (
@@ -363,7 +363,7 @@ def _start_tls(
     deadline: float | None,
 ) -> TLSStream:
     """Do the TLS handshake as a client, and give the stream over it."""
-    tls = TLSStream(stream, context, server_hostname=hostname)
+    tls = open_tls_stream(stream, context, server_hostname=hostname)
     try:
         tls.handshake(deadline)
     except TimeoutError as exc:

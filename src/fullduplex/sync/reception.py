@@ -12,7 +12,7 @@ from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
 from ..http11 import SERVER
 from ..server import ServerProtocol
-from ..stream import Stream, TLSStream, open_stream
+from ..stream import Stream, open_stream, open_tls_stream
 from .queueing import queue_limits
 from .server_connection import Hooks, ServerConnection, open_connection
 
@@ -201,7 +201,7 @@ def start_tls(sock: Any, context: ssl.SSLContext, deadline: float | None) -> Str
     Raises:
         OSError: if it fails: with an `ssl.SSLError`, or a TimeoutError at the deadline.
     """
-    stream = TLSStream(open_stream(sock), context, server_side=True)
+    stream = open_tls_stream(open_stream(sock), context, server_side=True)
     try:
         stream.handshake(deadline)
     except OSError as exc:
