@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import trustme
+
 SOON = 0.05
 
 
@@ -134,15 +136,27 @@ def fill(stream: Any) -> bytes:
             return written
 
 
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A client's and a server's."""
+    ca = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(server)
+    client = ssl.create_default_context()
+    ca.configure_trust(client)
+    return client, server
+
+
 def tls_pair(
     fd: ModuleType,
     raw: tuple[Any, Any],
     client_context: ssl.SSLContext,
     server_context: ssl.SSLContext,
+    portable: bool = False,
 ) -> tuple[Any, Any]:
-    """Put TLS over a pair of streams."""
-    client = fd.stream.TLSStream(raw[0], client_context, server_hostname="localhost")
-    server = fd.stream.TLSStream(raw[1], server_context, server_side=True)
+    """Put TLS over a pair of streams: the best there is, or the one that works everywhere."""
+    make = fd.stream.TLSStream if portable else fd.stream.open_tls_stream
+    client = make(raw[0], client_context, server_hostname="localhost")
+    server = make(raw[1], server_context, server_side=True)
     deadline = time.monotonic() + 20
     other = Background(server.handshake, deadline)
     client.handshake(deadline)

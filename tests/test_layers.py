@@ -31,7 +31,7 @@ LAYERS = {
         "states",
         "uri",
     ),
-    "stream": ("stream", "_fdstream"),
+    "stream": ("stream", "_fdstream", "_tlsstream"),
     "connection": (
         "_roles",
         "roles",

@@ -13,20 +13,14 @@ from typing import Any
 import pytest
 import trustme
 
-from .streams import SOON, Background, Faulty, fill, read_exactly, soon, tls_pair
+from .streams import SOON, Background, Faulty, fill, read_exactly, soon, tls_contexts, tls_pair
 
-LAYERS = ["tls", "tls-in-tls", "SSLSocket"]
+LAYERS = ["tls", "portable", "tls-in-tls", "SSLSocket"]
 
 
 @pytest.fixture(scope="module")
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A client's and a server's."""
-    ca = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    ca.configure_trust(client)
-    return client, server
+    return tls_contexts()
 
 
 @pytest.fixture
@@ -47,16 +41,15 @@ def pair(fd: ModuleType, raw: Any, contexts: Any) -> tuple[Any, Any]:
 def any_pair(
     request: pytest.FixtureRequest, fd: ModuleType, contexts: Any
 ) -> Iterator[tuple[Any, Any]]:
-    """Every way to have TLS: our own, twice, and a socket that brings it."""
+    """Every way to have TLS: our own, one in the other, and a socket that brings it."""
     one, other = socket.socketpair()
     if request.param == "SSLSocket":
         other_end = Background(lambda: contexts[1].wrap_socket(other, server_side=True))
         client_socket = contexts[0].wrap_socket(one, server_hostname="localhost")
         streams = tuple(fd.stream.open_stream(sock) for sock in (client_socket, other_end.result()))
     else:
-        streams = tls_pair(
-            fd, (fd.stream.open_stream(one), fd.stream.open_stream(other)), *contexts
-        )
+        raw = fd.stream.open_stream(one), fd.stream.open_stream(other)
+        streams = tls_pair(fd, raw, *contexts, portable=request.param == "portable")
         if request.param == "tls-in-tls":
             streams = tls_pair(fd, streams, *contexts)
     yield streams  # type: ignore[misc]
@@ -292,8 +285,10 @@ def test_usable_after_a_fork(any_pair: Any) -> None:
 
 
 def test_untrusted_certificate(fd: ModuleType, raw: Any, contexts: Any) -> None:
-    client = fd.stream.TLSStream(raw[0], ssl.create_default_context(), server_hostname="localhost")
-    server = fd.stream.TLSStream(raw[1], contexts[1], server_side=True)
+    client = fd.stream.open_tls_stream(
+        raw[0], ssl.create_default_context(), server_hostname="localhost"
+    )
+    server = fd.stream.open_tls_stream(raw[1], contexts[1], server_side=True)
     other = Background(server.handshake, time.monotonic() + 20)
     with pytest.raises(ssl.SSLCertVerificationError):
         client.handshake(time.monotonic() + 20)
@@ -303,8 +298,8 @@ def test_untrusted_certificate(fd: ModuleType, raw: Any, contexts: Any) -> None:
 
 
 def test_wrong_name(fd: ModuleType, raw: Any, contexts: Any) -> None:
-    client = fd.stream.TLSStream(raw[0], contexts[0], server_hostname="example.com")
-    server = fd.stream.TLSStream(raw[1], contexts[1], server_side=True)
+    client = fd.stream.open_tls_stream(raw[0], contexts[0], server_hostname="example.com")
+    server = fd.stream.open_tls_stream(raw[1], contexts[1], server_side=True)
     other = Background(server.handshake, time.monotonic() + 20)
     with pytest.raises(ssl.SSLCertVerificationError, match=r"example\.com"):
         client.handshake(time.monotonic() + 20)
@@ -316,21 +311,21 @@ def test_wrong_name(fd: ModuleType, raw: Any, contexts: Any) -> None:
 
 @pytest.mark.parametrize("deadline", [lambda: 0.0, soon], ids=["now", "soon"])
 def test_silent_peer(fd: ModuleType, raw: Any, contexts: Any, deadline: Any) -> None:
-    client = fd.stream.TLSStream(raw[0], contexts[0], server_hostname="localhost")
+    client = fd.stream.open_tls_stream(raw[0], contexts[0], server_hostname="localhost")
     with pytest.raises(TimeoutError, match="TLS handshake"):
         client.handshake(deadline())
 
 
 def test_peer_that_does_not_read(fd: ModuleType, raw: Any, contexts: Any) -> None:
     fill(raw[0])
-    client = fd.stream.TLSStream(raw[0], contexts[0], server_hostname="localhost")
+    client = fd.stream.open_tls_stream(raw[0], contexts[0], server_hostname="localhost")
     with pytest.raises(TimeoutError, match="TLS handshake"):
         client.handshake(soon())
 
 
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x03"])
 def test_peer_that_hangs_up(fd: ModuleType, raw: Any, contexts: Any, said: bytes) -> None:
-    client = fd.stream.TLSStream(raw[0], contexts[0], server_hostname="localhost")
+    client = fd.stream.open_tls_stream(raw[0], contexts[0], server_hostname="localhost")
     raw[1].write(said, None)
     raw[1].shutdown_write()
     with pytest.raises(ssl.SSLError):
@@ -338,7 +333,7 @@ def test_peer_that_hangs_up(fd: ModuleType, raw: Any, contexts: Any, said: bytes
 
 
 def test_peer_that_speaks_http(fd: ModuleType, raw: Any, contexts: Any) -> None:
-    client = fd.stream.TLSStream(raw[0], contexts[0], server_hostname="localhost")
+    client = fd.stream.open_tls_stream(raw[0], contexts[0], server_hostname="localhost")
     raw[1].write(b"HTTP/1.1 400 Bad Request\r\n\r\n", None)
     with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version"):
         client.handshake(time.monotonic() + 20)

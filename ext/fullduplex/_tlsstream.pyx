@@ -1,17 +1,16 @@
-"""TLS with less between the network and the codec: what a small message costs is calls, not cryptography.
+"""TLS with less between the network and the codec: much of what a small message costs is calls, not cryptography.
 
-A `TLSStream` whose reads go from the socket over OpenSSL into the codec's own memory, without views, and with a
-mutex that is taken with one atomic operation when it is free. Its reader knows from the headers of the records
-(RFC 8446, section 5.1; the same in TLS 1.2) whether there is a whole one to decrypt, so that OpenSSL is not asked
-in vain, which it would answer with an exception. Only whether there is one: what it says is OpenSSL's business, which
-may find no data in it (a session ticket, a key update).
+A `TLSStream` that decrypts into the codec's own memory, without views, and whose mutex is taken with one atomic
+operation when it is free. It knows from the headers of the records (RFC 8446 section 5.1; TLS 1.2 has the same)
+whether a whole one came, so that OpenSSL is not asked in vain, which it would answer with an exception. What a record
+says is OpenSSL's business: there may be no data in it (a session ticket, a key update).
 """
 
 import ssl
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport uint8_t
 
 from fullduplex.codec._compiled cimport Decoder
@@ -21,7 +20,7 @@ cdef enum:
     HEADER = 5                # bytes of a record's header: type, version, length
     FIRST_TYPE = 20           # change_cipher_spec
     LAST_TYPE = 24            # heartbeat
-    MAX_RECORD = 16384 + 2048  # what TLS 1.2 allows; TLS 1.3 less
+    MAX_RECORD = 18432        # bytes of the body that TLS 1.2 allows; 1.3 allows less
 
 
 @cython.final
@@ -39,14 +38,13 @@ cdef class Mutex:
 
 @cython.final
 cdef class Window:
-    """The first so many bytes of a bytearray, as an object with a buffer; its owner says how many."""
+    """The first ``size`` bytes of a bytearray, as an object with a buffer that is used again."""
 
     cdef bytearray owner          # keeps the bytes, and is not resized
     cdef Py_ssize_t size
 
     def __cinit__(self, bytearray owner not None):
         self.owner = owner
-        self.size = PyByteArray_GET_SIZE(owner)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         PyBuffer_FillInfo(buffer, self, PyByteArray_AS_STRING(self.owner), self.size, 0, flags)
@@ -55,11 +53,14 @@ cdef class Window:
 @cython.final
 cdef class DirectTLSStream(TLSStream):
     cdef Mutex mutex              # is _mutex
-    cdef Window window            # of _input
-    cdef size_t room              # what the decoder offered last,
-    cdef object room_object       # and the same as an object
-    # Of all that was received; only the reader touches these:
-    cdef Py_ssize_t records       # not more whole records than these are unread
+    cdef Window window            # what came last, in _input
+    cdef bint foreign             # OpenSSL is behind an object that may not know our buffers
+    # Only the reader touches the following. Where it read last:
+    cdef Decoder target
+    cdef size_t room              # what it offered
+    cdef tuple arguments          # both, kept for the next read
+    # What came so far:
+    cdef Py_ssize_t records       # so many whole records are unread, or fewer
     cdef Py_ssize_t tail          # bytes of the last record, while it is not whole
     cdef Py_ssize_t missing       # bytes of its body that are to come
     cdef uint8_t header[HEADER]   # its header
@@ -69,10 +70,10 @@ cdef class DirectTLSStream(TLSStream):
         TLSStream.__init__(self, raw, context, server_side=server_side, server_hostname=server_hostname)
         self._mutex = self.mutex = Mutex()
         self.window = Window(self._input)
-        self.room_object = 0
+        self.foreign = type(self.ssl_object) is not ssl.SSLObject
 
-    cdef int _count_records(self, const uint8_t *data, Py_ssize_t size) except -1:
-        """Follow the records in what was received."""
+    cdef void _follow(self, const uint8_t *data, Py_ssize_t size) noexcept:
+        """Count the records in what was received, from the beginning of the connection on."""
         cdef Py_ssize_t part
         while size and not self.strange:
             if self.tail < HEADER:
@@ -80,8 +81,8 @@ cdef class DirectTLSStream(TLSStream):
                 part = 1
                 if self.tail == HEADER - 1:
                     self.missing = self.header[3] << 8 | self.header[4]
-                    self.strange = (self.header[0] < FIRST_TYPE or self.header[0] > LAST_TYPE
-                                    or self.missing > MAX_RECORD)
+                    self.strange = (
+                        not FIRST_TYPE <= self.header[0] <= LAST_TYPE or self.missing > MAX_RECORD)
             else:
                 part = min(size, self.missing)
                 self.missing -= part
@@ -92,19 +93,16 @@ cdef class DirectTLSStream(TLSStream):
                 self.records += 1
                 self.tail = 0
         if self.strange:
-            self.records = 2
+            self.records = 2  # or more
             self.tail = 0
-        return 0
 
     cdef Py_ssize_t _receive(self, deadline) except? -2:
         """Receive ciphertext into the window; returns as `read` does."""
         cdef Window window = self.window
-        cdef Py_ssize_t count
-        window.size = PyByteArray_GET_SIZE(window.owner)
-        count = self.raw.recv_into(window, deadline)
+        cdef Py_ssize_t count = self.raw.recv_into(self._input_view, deadline)
         if count > 0:
             window.size = count
-            self._count_records(<const uint8_t *>PyByteArray_AS_STRING(window.owner), count)
+            self._follow(<const uint8_t *>PyByteArray_AS_STRING(window.owner), count)
         return count
 
     cdef Py_ssize_t _fetch(self, deadline) except? -2:
@@ -116,8 +114,10 @@ cdef class DirectTLSStream(TLSStream):
 
     cpdef Py_ssize_t read(self, decoder, deadline) except? -2:
         cdef Decoder target = decoder
-        cdef Py_ssize_t count, fresh
+        cdef Py_ssize_t count, fresh  # bytes of data; of ciphertext that just came
         cdef size_t room = 0
+        if self.foreign:
+            return Stream.read(self, decoder, deadline)
         while True:
             fresh = 0
             if not self._unread:
@@ -125,16 +125,17 @@ cdef class DirectTLSStream(TLSStream):
                 if fresh <= 0:
                     return fresh  # see recv_into() for the end
             target.space(&room)
-            if room != self.room:
-                self.room_object = room
+            if room != self.room or target is not self.target:
+                self.arguments = (room, target)
                 self.room = room
+                self.target = target
             with self.mutex.lock:
                 try:
                     if fresh:
                         self._give_ciphertext(self.window)
-                        if self.records == 0:
+                        if not self.records:
                             continue
-                    count = self._decrypt_into(self.room_object, target)
+                    count = self._decrypt_into(*self.arguments)
                 except ssl.SSLWantReadError:
                     self.records = 0
                     self._unread = False

@@ -1,0 +1,328 @@
+"""TLS straight into the codec's memory: any cuts between records, what is not data, what is not TLS."""
+
+from __future__ import annotations
+
+import gc
+import random
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import trustme
+
+from .streams import Background, Faulty, tls_contexts, tls_pair
+
+BINARY = 0x82
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.fixture(params=VERSIONS, ids=lambda version: version.name)
+def contexts(request: pytest.FixtureRequest) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A client's and a server's, for each version of TLS."""
+    both = tls_contexts()
+    for context in both:
+        context.maximum_version = request.param
+    return both
+
+
+@pytest.fixture(params=["direct", "portable"])
+def pair(
+    request: pytest.FixtureRequest, fd: ModuleType, contexts: Any
+) -> Iterator[tuple[Any, Any]]:
+    raw = tuple(fd.stream.open_stream(sock) for sock in socket.socketpair())
+    streams = tls_pair(fd, raw, *contexts, portable=request.param == "portable")  # type: ignore[arg-type]
+    yield streams
+    for stream in streams:
+        stream.close()
+
+
+def frame(fd: ModuleType, payload: bytes) -> bytes:
+    return bytes(fd.codec.Encoder(masked=False).frame(BINARY, payload))
+
+
+def intercept(writer: Any, reader: Any, data: bytes) -> bytes:
+    """Write through TLS and take the ciphertext off the network."""
+    assert writer.write(data, None)
+    return bytes(reader.sock.recv(1 << 20))
+
+
+def settle(fd: ModuleType, stream: Any) -> None:
+    """Read what comes behind a handshake: session tickets of TLS 1.3."""
+    assert stream.read(fd.codec.Decoder(masked=False), 0.0) == -1
+
+
+def undecrypted(stream: Any) -> int:
+    """Bytes that OpenSSL was not asked about yet, or has still to send."""
+    return sum(bio.pending for bio in gc.get_referents(stream) if isinstance(bio, ssl.MemoryBIO))
+
+
+def test_compiled_codec_is_read_into_directly(fd: ModuleType, contexts: Any) -> None:
+    one, other = socket.socketpair()
+    stream = fd.stream.open_tls_stream(fd.stream.open_stream(one), contexts[1], server_side=True)
+    assert isinstance(stream, fd.stream.TLSStream)
+    assert (type(stream) is fd.stream.TLSStream) == (fd.IMPLEMENTATION == "pure")
+    stream.close()
+    other.close()
+
+
+def test_records_cut_anywhere(fd: ModuleType, pair: Any) -> None:
+    """Half a record gives nothing, and the rest of it all, wherever the network cuts."""
+    one, other = pair
+    settle(fd, other)
+    decoder = fd.codec.Decoder(masked=False)
+    length = len(intercept(one, other, frame(fd, b"")))
+    # The records are numbered: that one is lost for ever, so from here on all are delivered.
+    one, other = pair[1], pair[0]
+    settle(fd, other)
+    for cut in range(2 * length):
+        payload = b"%d" % cut
+        sent = intercept(one, other, frame(fd, payload)) + intercept(one, other, frame(fd, b"2nd"))
+        one.sock.sendall(sent[:cut])
+        messages = []
+        for expected in (0, 1):
+            while other.read(decoder, 0.0) > 0:
+                while (message := decoder.pull()) is not None:
+                    messages.append(message)
+            if expected == 0:
+                one.sock.sendall(sent[cut:])
+        assert messages == [payload, b"2nd"]
+        assert not other.pending()
+
+
+def test_openssl_is_not_asked_in_vain(fd: ModuleType, contexts: Any) -> None:
+    """It would take the bytes that came of a record, say so with an exception, and ask for more."""
+    if fd.IMPLEMENTATION == "pure":
+        pytest.skip("the portable stream asks")
+    raw = tuple(fd.stream.open_stream(sock) for sock in socket.socketpair())
+    client, server = tls_pair(fd, raw, *contexts)  # type: ignore[arg-type]
+    settle(fd, client)
+    decoder = fd.codec.Decoder(masked=False)
+    sent = intercept(server, client, frame(fd, b"a" * 100))
+    for cut in (3, 5, 20):
+        server.sock.sendall(sent[:cut])
+        sent = sent[cut:]
+        before = undecrypted(client)
+        assert client.read(decoder, 0.0) == -1
+        assert undecrypted(client) == before + cut
+    server.sock.sendall(sent)
+    assert client.read(decoder, 0.0) == 102
+    assert undecrypted(client) == 0
+    client.close()
+    server.close()
+
+
+def test_several_records_at_once(fd: ModuleType, pair: Any) -> None:
+    """A record to a read; the socket need not become readable for those that were received with it."""
+    one, other = pair
+    decoder = fd.codec.Decoder(masked=False)
+    for number in range(20):
+        assert one.write(frame(fd, b"%d" % number), None)
+    for number in range(20):
+        assert other.read(decoder, 0.0) > 0
+        assert decoder.pull() == b"%d" % number
+        assert other.pending() == (number < 19)
+    assert other.read(decoder, 0.0) == -1
+
+
+@pytest.mark.parametrize("size", [16_000, 16_384, 100_000, 3_000_000])
+def test_large_messages(fd: ModuleType, pair: Any, size: int) -> None:
+    one, other = pair
+    payloads = [random.Random(seed).randbytes(size) for seed in range(3)]
+
+    def write() -> None:
+        for payload in payloads:
+            header = fd.codec.Encoder(masked=False).header(BINARY, size)
+            assert one.write_large(header, payload, None)
+
+    writing = Background(write)
+    decoder = fd.codec.Decoder(masked=False, max_message=None)
+    for payload in payloads:
+        while (message := decoder.pull()) is None:
+            assert other.read(decoder, time.monotonic() + 20) > 0
+        assert message == payload
+    writing.result()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_faulty_sockets(fd: ModuleType, contexts: Any, layers: int, seed: int) -> None:
+    """Any pieces of any size, over any number of layers, both ways at once."""
+    rng = random.Random(seed)
+    streams: Any = tuple(
+        fd.stream.open_stream(Faulty(sock, seed + i)) for i, sock in enumerate(socket.socketpair())
+    )
+    for _ in range(layers):
+        streams = tls_pair(fd, streams, *contexts)
+    payloads = [rng.randbytes(rng.choice([0, 1, 100, 5000, 40_000])) for _ in range(100)]
+    deadline = time.monotonic() + 40
+
+    def write(stream: Any) -> None:
+        for payload in payloads:
+            assert stream.write(frame(fd, payload), deadline)
+
+    def read(stream: Any) -> None:
+        decoder = fd.codec.Decoder(masked=False)
+        for payload in payloads:
+            while (message := decoder.pull()) is None:
+                assert stream.read(decoder, deadline) > 0
+            assert message == payload
+
+    threads = [Background(call, stream) for call in (write, read) for stream in streams]
+    for thread in threads:
+        thread.result(50)
+    for stream in streams:
+        stream.close()
+
+
+@pytest.mark.parametrize("method", ["read", "recv_into"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x17\x03\x03\xff\xff",
+        b"\x17\x03\x03\x00\x20" + b"x" * 32,
+    ],
+    ids=["no TLS", "too long", "corrupted"],
+)
+def test_what_is_not_tls(fd: ModuleType, pair: Any, said: bytes, method: str) -> None:
+    """It fails at once, without waiting for the rest of a record that will never come."""
+    settle(fd, pair[0])
+    pair[1].raw.write(said, None)
+    target: Any = fd.codec.Decoder(masked=False)
+    if method == "recv_into":
+        target = memoryview(bytearray(100))
+    with pytest.raises(ssl.SSLError):
+        getattr(pair[0], method)(target, time.monotonic() + 20)
+
+
+def test_orderly_end(fd: ModuleType, pair: Any) -> None:
+    decoder = fd.codec.Decoder(masked=False)
+    assert pair[0].write(frame(fd, b"last"), None)
+    pair[0].shutdown_write()
+    assert pair[1].read(decoder, None) == 6
+    assert pair[1].read(decoder, None) == 0
+    assert pair[1].read(decoder, None) == 0
+
+
+def test_end_in_the_midst_of_a_record(fd: ModuleType, pair: Any) -> None:
+    one, other = pair[1], pair[0]
+    settle(fd, other)
+    one.sock.sendall(intercept(one, other, frame(fd, b"a" * 100))[:50])
+    one.raw.shutdown_write()
+    assert other.read(fd.codec.Decoder(masked=False), time.monotonic() + 20) == 0
+
+
+def test_reading_here_and_there(fd: ModuleType, pair: Any) -> None:
+    """Into the codec, and elsewhere what it shall not see."""
+    one, other = pair
+    decoder = fd.codec.Decoder(masked=False)
+    view = memoryview(bytearray(10))
+    for _ in range(3):
+        assert one.write(frame(fd, b"abc"), None)
+        assert one.write(frame(fd, b"x" * 18), None)
+        assert other.read(decoder, None) == 5
+        assert decoder.pull() == b"abc"
+        assert [other.recv_into(view, 0.0) for _ in range(3)] == [10, 10, -1]
+        assert not other.pending()
+
+
+def test_question_alone_is_no_data(fd: ModuleType) -> None:
+    """A certificate that is asked for later: the reader waits on, and there is something to send."""
+    client_context, server_context = tls_contexts()
+    ca = trustme.CA()
+    ca.configure_trust(server_context)
+    ca.issue_cert("client").configure_cert(client_context)
+    server_context.post_handshake_auth = client_context.post_handshake_auth = True
+    server_context.verify_mode = ssl.CERT_OPTIONAL
+    raw = tuple(fd.stream.open_stream(sock) for sock in socket.socketpair())
+    client, server = tls_pair(fd, raw, client_context, server_context)  # type: ignore[arg-type]
+    settle(fd, client)
+    server.ssl_object.verify_client_post_handshake()
+    sent = intercept(server, client, frame(fd, b"a"))  # two records, the question first
+    end = 5 + int.from_bytes(sent[3:5], "big")
+    assert end < len(sent)
+    server.sock.sendall(sent[:end])
+    assert not client.unsent()
+    settle(fd, client)
+    assert client.unsent()
+    server.sock.sendall(sent[end:])
+    assert client.read(fd.codec.Decoder(masked=False), None) == 3
+    assert client.write(frame(fd, b"a"), None)
+    assert server.read(fd.codec.Decoder(masked=False), None) == 3
+    assert server.ssl_object.getpeercert()
+    client.close()
+    server.close()
+
+
+class Wrapper:
+    """Somebody's own SSL object, which does not know our buffers, or a context that makes it."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> Any:
+        return Wrapper(self.inner.wrap_bio(*args, **kwargs))
+
+    def read(self, size: int, buffer: Any) -> int:
+        self.reads += 1
+        data = self.inner.read(size)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def test_foreign_ssl_object(fd: ModuleType, contexts: Any) -> None:
+    raw = tuple(fd.stream.open_stream(sock) for sock in socket.socketpair())
+    client, server = tls_pair(fd, raw, *map(Wrapper, contexts))  # type: ignore[arg-type]
+    decoder = fd.codec.Decoder(masked=False)
+    assert client.write(frame(fd, b"abc"), None)
+    assert server.read(decoder, None) == 5
+    assert decoder.pull() == b"abc"
+    assert server.ssl_object.reads
+    client.close()
+    server.close()
+
+
+class Counting:
+    """A socket that counts how often it is written to."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sends = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+    def send(self, data: Any) -> int:
+        self.sends += 1
+        return self.sock.send(data)
+
+
+def test_header_goes_out_with_its_payload(fd: ModuleType, contexts: Any) -> None:
+    one, other = socket.socketpair()
+    counting = Counting(one)
+    raw = fd.stream.open_stream(counting), fd.stream.open_stream(other)
+    streams = tls_pair(fd, raw, *contexts)
+    before = counting.sends
+    assert streams[0].write_large(frame(fd, b"a" * 20_000)[:4], b"a" * 20_000, None)
+    assert counting.sends == before + 1
+    decoder = fd.codec.Decoder(masked=False)
+    while (message := decoder.pull()) is None:
+        assert streams[1].read(decoder, None) > 0
+    assert message == b"a" * 20_000
+    for stream in streams:
+        stream.close()
+
+
+def test_after_a_fork_the_mutex_is_new(fd: ModuleType, pair: Any) -> None:
+    for stream in pair:
+        stream.after_fork()
+    assert pair[0].write(frame(fd, b"abc"), None)
+    assert pair[1].read(fd.codec.Decoder(masked=False), None) == 5
