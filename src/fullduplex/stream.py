@@ -43,7 +43,7 @@ NOTHING: Final = -1
 PIECE: Final = 262144
 """Bytes encrypted at once; what TLS holds in memory beside the message itself."""
 
-CIPHERTEXT: Final = 65536
+CIPHERTEXT: Final = 32768
 """Bytes of ciphertext received at once."""
 
 MASKED_PIECE: Final = 32768
