@@ -112,12 +112,11 @@ cdef class DirectTLSStream(TLSStream):
                 self._give_ciphertext(self.window)
         return count
 
-    cpdef Py_ssize_t read(self, decoder, deadline) except? -2:
-        cdef Decoder target = decoder
+    cpdef Py_ssize_t read(self, Decoder target, deadline) except? -2:
         cdef Py_ssize_t count, fresh  # bytes of data; of ciphertext that just came
         cdef size_t room = 0
         if self.foreign:
-            return Stream.read(self, decoder, deadline)
+            return Stream.read(self, target, deadline)
         while True:
             fresh = 0
             if not self._unread:

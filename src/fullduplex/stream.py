@@ -507,7 +507,8 @@ def open_tls_stream(
     server_hostname: str | None = None,
 ) -> TLSStream:
     """Make a `TLSStream`: the one that goes straight into the compiled codec's memory if there is that."""
-    return _tls_stream()(raw, context, server_side=server_side, server_hostname=server_hostname)
+    kind: type[TLSStream] = _tls_stream()
+    return kind(raw, context, server_side=server_side, server_hostname=server_hostname)
 
 
 @functools.cache
