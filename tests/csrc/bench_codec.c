@@ -225,7 +225,7 @@ static void texts(const test_level *levels, size_t count)
 
 int main(int argc, char **argv)
 {
-    test_level levels[4];
+    test_level levels[5];
     const size_t count = test_levels(levels);
 
     source = aligned_alloc(64, LARGEST + 64);

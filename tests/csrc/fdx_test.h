@@ -63,18 +63,19 @@ typedef struct {
 } test_level;
 
 /* The cpu values that this machine can be asked for, portable C first. */
-static inline size_t test_levels(test_level levels[4])
+static inline size_t test_levels(test_level levels[5])
 {
-    static const test_level all[4] = {
+    static const test_level all[5] = {
         {"scalar", FDX_CPU_SCALAR},
         {"base", FDX_CPU_BASE},
         {"sse4", FDX_CPU_BASE | FDX_CPU_SSE4},
         {"avx2", FDX_CPU_BASE | FDX_CPU_SSE4 | FDX_CPU_AVX2},
+        {"avx512", FDX_CPU_BASE | FDX_CPU_SSE4 | FDX_CPU_AVX2 | FDX_CPU_AVX512},
     };
     const int have = fdx_cpu_detect();
     size_t count = 0, i;
 
-    for (i = 0; i < 4; i++)
+    for (i = 0; i < 5; i++)
         if ((all[i].cpu & ~have) == 0)
             levels[count++] = all[i];
     return count;

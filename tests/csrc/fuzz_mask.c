@@ -7,7 +7,7 @@ enum { HEAD = 8 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    test_level levels[4];
+    test_level levels[5];
     const size_t count = test_levels(levels);
     const uint8_t *src = data + HEAD;
     size_t k, n, i;

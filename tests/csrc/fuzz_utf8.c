@@ -73,7 +73,7 @@ static void check_decoding(const uint8_t *p, size_t n, const oracle_result *want
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    test_level levels[4];
+    test_level levels[5];
     const size_t count = test_levels(levels);
     oracle_result want;
     uint8_t *exact;

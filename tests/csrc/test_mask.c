@@ -126,7 +126,7 @@ static void pieces(const test_level *level)
 
 int main(void)
 {
-    test_level levels[4];
+    test_level levels[5];
     const size_t count = test_levels(levels);
     size_t i;
 

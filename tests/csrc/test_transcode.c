@@ -142,7 +142,7 @@ static void random_mixtures(const guarded *g, const guarded *out, const test_lev
 int main(void)
 {
     const guarded g = guarded_new(4 * MOST), out = guarded_new(4 * MOST);
-    test_level levels[4];
+    test_level levels[5];
     const size_t count = test_levels(levels);
     size_t i;
 

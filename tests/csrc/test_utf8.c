@@ -203,7 +203,7 @@ static void ascii(const test_level *level)
 int main(void)
 {
     oracle_tables *t = oracle_new();
-    test_level levels[4];
+    test_level levels[5];
     const size_t count = test_levels(levels);
     size_t i;
 

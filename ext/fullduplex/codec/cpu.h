@@ -41,7 +41,8 @@ enum {
     FDX_CPU_SCALAR = 0, /* portable C only */
     FDX_CPU_BASE = 1,   /* what the architecture guarantees: SSE2 (x86-64), NEON (aarch64) */
     FDX_CPU_SSE4 = 2,   /* SSSE3, SSE4.1 and POPCNT (implies BASE) */
-    FDX_CPU_AVX2 = 4    /* AVX2 with the operating system's consent (implies SSE4) */
+    FDX_CPU_AVX2 = 4,   /* AVX2 with the operating system's consent (implies SSE4) */
+    FDX_CPU_AVX512 = 8  /* the same of AVX-512 F, BW and VBMI2 (implies AVX2) */
 };
 
 #if defined(FDX_X86) && defined(_MSC_VER) && !defined(__clang__)
@@ -64,7 +65,13 @@ static inline int fdx_cpu_detect(void)
     if (leaves < 7 || (ecx & avx) != avx || (_xgetbv(0) & 6) != 6)
         return found;
     __cpuidex(r, 7, 0);
-    return (r[1] & (1 << 5)) ? found | FDX_CPU_AVX2 : found;
+    if (!(r[1] & (1 << 5)))
+        return found;
+    found |= FDX_CPU_AVX2;
+    /* leaf 7: ebx has AVX-512 F and BW, ecx VBMI2; XCR0 says what the system saves */
+    if ((r[1] & (1 << 16)) && (r[1] & (1 << 30)) && (r[2] & (1 << 6)) && (_xgetbv(0) & 0xE6) == 0xE6)
+        found |= FDX_CPU_AVX512;
+    return found;
 }
 
 #elif defined(FDX_X86)
@@ -78,7 +85,13 @@ static inline int fdx_cpu_detect(void)
         !__builtin_cpu_supports("popcnt"))
         return found;
     found |= FDX_CPU_SSE4;
-    return __builtin_cpu_supports("avx2") ? found | FDX_CPU_AVX2 : found;
+    if (!__builtin_cpu_supports("avx2"))
+        return found;
+    found |= FDX_CPU_AVX2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vbmi2"))
+        found |= FDX_CPU_AVX512;
+    return found;
 }
 
 #elif defined(FDX_NEON)
