@@ -111,8 +111,6 @@ static inline size_t fdx_utf8_to_ucs4(uint32_t *dst, const uint8_t *p, size_t n,
 
     (void)cpu;
 #ifdef FDX_X86
-    if (n >= FDX_STEP_UCS4_Z && (cpu & FDX_CPU_AVX512))
-        return fdx_to_ucs4_avx512(dst, p, n);
     if (n >= FDX_STEP_UCS4_W && (cpu & FDX_CPU_AVX2))
         return fdx_to_ucs4_avx2(dst, p, n);
 #endif
