@@ -390,6 +390,10 @@ cdef class FdStream(Stream):
     cpdef bint _write_view(self, view, deadline) except? -1:
         return self.write(view, deadline)
 
+    cpdef bint unsent(self) except? -1:
+        # The inherited one would look for an override first.
+        return len(self.backlog) != 0
+
     cpdef bint try_write(self, data) except? -1:
         cdef Py_ssize_t count = 0
         if not self.backlog and type(data) is bytes:

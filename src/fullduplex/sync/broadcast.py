@@ -62,7 +62,7 @@ class Message:
         encoder = protocol.encoder
         if protocol.debug or encoder.masked:
             return self._own_frame(connection)
-        extensions = protocol.extensions
+        extensions = protocol._extensions
         if not extensions:
             encoder.frames_sent += 1
             encoder.payload_sent += self.size
@@ -154,16 +154,7 @@ def broadcast(
         raise ValueError(f"slow must be 'skip' or 'close', not {slow!r}")
     prepared = prepare(message, text)
     problems: list[tuple[Connection, int, BaseException | None]] = []
-    busy: list[Connection] = []
-    for connection in connections:
-        if connection.protocol.state is not OPEN:
-            continue
-        if connection._writer.try_acquire(SEND) != FREE:
-            busy.append(connection)
-            continue
-        result = write(connection, prepared, problems)
-        if result != DONE:
-            problems.append((connection, result, None))
+    busy = write_all(connections, prepared, problems)
     if busy:
         write_to_busy(busy, prepared, problems)
     if problems:
@@ -181,13 +172,30 @@ def prepare(message: DataLike, text: bool | None) -> Message:
     raise TypeError(f"a message is str or bytes-like, not {type(message).__name__}")
 
 
+def write_all(
+    connections: Iterable[Connection], message: Message, problems: list[Any]
+) -> list[Connection]:
+    """Write to all but those on which another thread is sending; returns these."""
+    busy = []
+    for connection in connections:
+        if not connection.protocol.is_open:
+            continue
+        if connection._writer.try_acquire(SEND) != FREE:
+            busy.append(connection)
+            continue
+        result = write(connection, message, problems)
+        if result != DONE:
+            problems.append((connection, result, None))
+    return busy
+
+
 def write(connection: Connection, message: Message, problems: list[Any]) -> int:
     """Write to one connection without waiting. Needs its writer role, and gives it back."""
     stream = connection._stream
     protocol = connection.protocol
     complete = True
     try:
-        if protocol.state is not OPEN:
+        if not protocol.is_open:
             return DONE
         if protocol.outgoing:
             return FRAGMENTED
@@ -198,7 +206,10 @@ def write(connection: Connection, message: Message, problems: list[Any]) -> int:
         connection._lost(exc)
         problems.append((connection, FAILED, exc))
     finally:
-        connection._leave_writer()
+        # As _leave_writer(), which is called only if there is something to see to.
+        connection._writer.release()
+        if connection._due or protocol.is_closed:
+            connection._left_writer()
         if not complete:
             connection._flush()  # the service sees to the backlog
     return DONE
