@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 
@@ -197,3 +198,36 @@ def test_daemon_threads_may_be_forbidden(fd, monkeypatch):
     monkeypatch.setattr(threading, "Thread", make)
     thread = fd.sync.workers.make_thread(print, "x")
     assert thread.daemon is False
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="there is no SCHED_BATCH")
+def test_threads_of_many_tasks_give_way(fd, workers):
+    """From the eighth on; and no other threads."""
+    ready, policies = threading.Barrier(13), {}
+
+    def task(number):
+        policies[number] = os.sched_getscheduler(0)
+        ready.wait(TIMEOUT)
+
+    before = os.sched_getscheduler(0)
+    for number in range(12):
+        workers.run(task, number)
+        eventually(lambda number=number: number in policies)
+    ready.wait(TIMEOUT)
+    assert [policies[number] for number in range(12)] == [os.SCHED_OTHER] * 7 + [os.SCHED_BATCH] * 5
+    assert os.sched_getscheduler(0) == before
+
+
+def test_giving_way_is_left_alone_where_it_cannot_be(fd, monkeypatch):
+    module = fd.sync.workers
+    assert not module.give_way()  # in the main thread
+
+    def forbidden(*args):
+        raise PermissionError
+
+    answers = []
+    monkeypatch.setattr(module.os, "sched_setscheduler", forbidden, raising=False)
+    thread = threading.Thread(target=lambda: answers.append(module.give_way()))
+    thread.start()
+    thread.join()
+    assert answers == [False]

@@ -15,10 +15,35 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["IDLE_TIME", "Workers", "make_thread"]
+__all__ = ["BATCH_FROM", "IDLE_TIME", "Workers", "make_thread"]
 
 IDLE_TIME: Final = 5.0
 """Seconds that a thread waits for another task before it ends."""
+
+BATCH_FROM: Final = int(os.environ.get("FULLDUPLEX_BATCH_FROM", "8"))
+"""So many tasks at once make the threads of further ones give way when they wake; 0: they never do."""
+
+
+def give_way() -> bool:
+    """Have the calling thread interrupt nobody when it wakes; it gets its share of time as before.
+
+    With many threads at work, one whose bytes have come would interrupt another that holds the
+    interpreter lock, only to find that lock taken, and to sleep again. Linux's policy for that is
+    SCHED_BATCH; programs that the thread starts don't inherit it.
+
+    Returns:
+        Whether it does now. Not where there is no such policy, where the process has chosen
+        another one, and in the main thread, where a worker may be a greenlet.
+    """
+    if not hasattr(os, "SCHED_BATCH") or threading.get_native_id() == os.getpid():
+        return False
+    try:
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            return False
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError:  # a sandbox may forbid it
+        return False
+    return True
 
 
 def make_thread(target: Callable[..., object], name: str, *args: Any) -> threading.Thread:
@@ -90,9 +115,13 @@ class Workers:
             raise
 
     def _main(self, worker: Worker) -> None:
+        asked = False
         try:
             while True:
                 assert worker.task is not None
+                if not asked and 0 < BATCH_FROM <= len(self._busy):
+                    asked = True
+                    give_way()
                 function, args = worker.task
                 worker.task = None
                 try:
