@@ -20,7 +20,7 @@ copyright = "2026, the Fullduplex contributors"
 version = release = fullduplex.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "performance"]  # the latter is included by performance.md
 html_theme = "furo"
 html_title = f"Fullduplex {release}"
 

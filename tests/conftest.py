@@ -6,12 +6,18 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import signal
 import sys
 from types import ModuleType
 
 import pytest
 
 IMPLEMENTATIONS = ["compiled", "pure"]
+
+# A shell starts what runs in the background with SIGINT ignored, and so would be the programs that tests
+# start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def load_source_only(name: str) -> ModuleType:
