@@ -104,7 +104,7 @@ format: $(DEV_STAMP) ## put the Python code in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: ## measure ourselves and others, and draw the charts (an hour)
+bench: ## measure ourselves and others, and draw the charts (half an hour)
 	$(PYTHON) -m benchmarks all $(BENCH_ARGS)
 
 bench-check: ## compare measured ratios with their expected ranges

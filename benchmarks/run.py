@@ -196,8 +196,8 @@ def main(arguments: argparse.Namespace) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", default="*", help="names or patterns, comma-separated")
     parser.add_argument("--peers", default=ALL_PEERS, help="NAME or CLIENT+SERVER, comma-separated")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.5, help="work of one measurement")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.3, help="work of one measurement")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 0.1 seconds")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result file")
     parser.add_argument("--list", action="store_true", help="list cells and peers, and stop")
