@@ -27,6 +27,8 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.quick:
         micro += ["--benchmark-max-time=0.05", "--benchmark-min-rounds=3"]
     result = out / "result.json"
+    if result.is_relative_to(paths.ROOT):  # the command is kept in the result file
+        result = result.relative_to(paths.ROOT)
     measure = [python, "-m", "benchmarks", "run", "--json", str(result)]
     if arguments.quick:
         measure.append("--quick")

@@ -75,7 +75,7 @@ def record(document: dict[str, Any], peer: str, bases: list[str], path: Path) ->
         for base in bases:
             found = ratio(document, cell, peer, base)
             if found is not None:
-                limits = [round(found.low * 0.9, 3), round(found.high * 1.1, 3)]
+                limits = [float(f"{limit:.3g}") for limit in (found.low * 0.9, found.high * 1.1)]
                 entries.setdefault(cell, {})[f"{peer} / {base}"] = limits
     environment = document["environment"]
     about = {key: environment[key] for key in ("date", "cpu", "kernel", "commit")}

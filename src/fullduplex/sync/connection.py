@@ -69,7 +69,6 @@ class Connection(sending.SendingConnection):
             limit. Reading stops above the high mark, and TCP then slows the peer down.
 
     Attributes:
-        id: a UUID, for logs.
         logger: adds the connection to log records, as ``websocket``.
         request, response: of the opening handshake; None before it.
         protocol: the Sans-I/O side; look, don't touch.
