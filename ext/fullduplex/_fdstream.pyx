@@ -24,7 +24,7 @@ from fullduplex.codec._compiled cimport Decoder
 from fullduplex.codec._encoder cimport Encoder
 from fullduplex.stream cimport Stream
 
-from socket import AF_INET, AF_INET6, SOCK_STREAM
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM
 
 from fullduplex.stream import WAIT_SLICE
 
@@ -144,6 +144,7 @@ cdef class Turns:
         # Its memory stays: streams that this process does not use any more point there.
         if self.all != NULL:
             os.close(self.all.epoll_fd)
+            self.all.epoll_fd = -1
         self.all = NULL
         self.contending = 0
         self.main = threading.main_thread().ident or 0
@@ -154,7 +155,7 @@ cdef class Turns:
         return 0 if self.all == NULL else self.all.members
 
     def __dealloc__(self):
-        if self.all != NULL:
+        if self.all != NULL and self.all.members == 0:
             turns_free(self.all)
 
 
@@ -180,7 +181,8 @@ cdef class FdStream(Stream):
         self.slice = WAIT_SLICE or 0.0
         self.penalty = PENALTY
         # Other sockets may read less than there is, which turns do not reckon with.
-        if FDX_ONE_AT_A_TIME and self.slice == 0.0 and sock.type == SOCK_STREAM and sock.family in (AF_INET, AF_INET6):
+        if FDX_ONE_AT_A_TIME and self.slice == 0.0 and sock.type == SOCK_STREAM and sock.family in (AF_INET, AF_INET6) \
+                and sock.proto in (0, IPPROTO_TCP):
             self.turns = _turns
 
     def __dealloc__(self):
@@ -228,13 +230,14 @@ cdef class FdStream(Stream):
         return 1
 
     cdef void _leave(self) noexcept:
+        # Also called by the destructor, when `turns` may be gone. Without a descriptor it is the parent's.
         if self.turn.of != NULL:
-            if self.turn.of == self.turns.all:
+            if self.turn.of.epoll_fd >= 0:
                 turn_leave(&self.turn)
-            self.turn.of = NULL  # another process's
+            self.turn.of = NULL
 
     cdef void _yield(self) noexcept:
-        if self.turn.of != NULL and self.turn.of == self.turns.all:
+        if self.turn.of != NULL and self.turn.of.epoll_fd >= 0:
             turn_yield(&self.turn)
 
     cdef void _crowded(self, bint crowd) noexcept:
@@ -431,7 +434,7 @@ cdef class FdStream(Stream):
                 self._failed(code)
                 count = 0
             if count < size:
-                self.torn = count > 0
+                self.torn = self.torn or count > 0  # a compressor may have set it
                 if not self._send_all(<const uint8_t *>PyBytes_AS_STRING(header) + count, <size_t>(size - count), deadline):
                     return False
                 count = size
@@ -489,7 +492,7 @@ cdef class FdStream(Stream):
                 self.torn = False
                 return True
             # The header has gone out, or part of it.
-            self.torn = count > 0 or lead == 0
+            self.torn = self.torn or count > 0 or lead == 0
             if count < 0:
                 self._failed(code)
                 count = 0

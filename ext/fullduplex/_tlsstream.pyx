@@ -123,17 +123,17 @@ cdef class DirectTLSStream(TLSStream):
                 fresh = self._receive(deadline)
                 if fresh <= 0:
                     return fresh  # see recv_into() for the end
-            target.space(&room)
-            if room != self.room or target is not self.target:
-                self.arguments = (room, target)
-                self.room = room
-                self.target = target
             with self.mutex.lock:
                 try:
-                    if fresh:
+                    if fresh:  # first of all: nothing that came may be lost
                         self._give_ciphertext(self.window)
                         if not self.records:
                             continue
+                    target.space(&room)
+                    if room != self.room or target is not self.target:
+                        self.arguments = (room, target)
+                        self.room = room
+                        self.target = target
                     count = self._decrypt_into(*self.arguments)
                 except ssl.SSLWantReadError:
                     self.records = 0

@@ -36,6 +36,9 @@ struct turn {
 };
 
 #if defined(__linux__)
+#include <sys/syscall.h>
+#endif
+#if defined(SYS_futex)
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -46,8 +49,6 @@ struct turn {
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 /* How long a turn may last before it is looked at: between one and two ticks. */
@@ -110,9 +111,10 @@ static inline void turn_call_(int *futex)
 /* Sleep until woken, or for a tick; the lock is not held. */
 static inline void turn_doze_(struct turn *turn, int timed)
 {
-    struct timespec tick = {0, TURN_TICK_NS};
+    /* What the call takes, also where time_t has more bits than long. */
+    const long tick[2] = {0, TURN_TICK_NS};
     while (__atomic_load_n(&turn->awake, __ATOMIC_ACQUIRE) == 0) {
-        long got = syscall(SYS_futex, &turn->awake, FUTEX_WAIT_PRIVATE, 0, timed ? &tick : NULL, NULL, 0);
+        long got = syscall(SYS_futex, &turn->awake, FUTEX_WAIT_PRIVATE, 0, timed ? tick : NULL, NULL, 0);
         if (got < 0 && errno == ETIMEDOUT)
             return;
     }
@@ -201,7 +203,7 @@ static inline void turn_look_(struct turns *turns)
         if (turn == NULL)
             continue;
         turn->ready = 1;
-        if (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        if (events[i].events & (EPOLLRDHUP | EPOLLHUP))
             turn->ended = 1;
         if (turn->parked && !turn->queued)
             turn_queue_(turns, turn);
@@ -317,7 +319,9 @@ static inline void turn_yield(struct turn *me)
     struct turns *turns = me->of;
 
     pthread_mutex_lock(&turns->lock);
-    if (turns->owner == me)
+    /* A writer may call this while the connection's reader is parked, and leads perhaps: then the turn
+     * is in use. */
+    if (turns->owner == me && !me->parked)
         turn_pass_(turns);
     pthread_mutex_unlock(&turns->lock);
 }
@@ -341,6 +345,7 @@ static inline int turn_join(struct turns *turns, struct turn *me, int fd)
         turns->joined = joined;
         turns->room = room;
     }
+    struct turn *const before = turns->joined[fd];
     memset(me, 0, sizeof *me);
     memset(&event, 0, sizeof event);
     me->fd = fd;
@@ -348,7 +353,7 @@ static inline int turn_join(struct turns *turns, struct turn *me, int fd)
     event.events = (uint32_t)EPOLLIN | (uint32_t)EPOLLRDHUP | (uint32_t)EPOLLET;
     event.data.fd = fd;
     if (epoll_ctl(turns->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
-        turns->joined[fd] = NULL;
+        turns->joined[fd] = before;
     } else {
         me->of = turns;
         turns->members++;

@@ -254,7 +254,7 @@ class SocketStream(Stream):
         except _WOULD_BLOCK:
             count = 0
         if count < len(header):
-            self.torn = count > 0
+            self.torn = self.torn or count > 0  # a compressor may have set it
             return Stream.write_large(self, header[count:], payload, deadline)
         self.torn = True
         return self._write_view(memoryview(payload).cast("B")[count - len(header) :], deadline)

@@ -20,10 +20,10 @@ from ..extensions.permessage_deflate import PerMessageDeflate, encode_shared
 from ..frames import CloseCode, Frame, Opcode
 from ..protocol import State
 from ..roles import FREE, SEND
+from .connection import Connection
 
 if TYPE_CHECKING:
     from ..typing import DataLike
-    from .connection import Connection
 
 __all__ = ["broadcast"]
 
@@ -145,7 +145,8 @@ def broadcast(
             used.
 
     Raises:
-        TypeError: if the message is neither str nor bytes-like.
+        TypeError: if the message is neither str nor bytes-like; or for what is no connection, after the
+            message was written to those before it.
         ValueError: for an unknown policy.
         ExceptionGroup: with ``raise_exceptions``, of a ConcurrencyError or RuntimeError for each
             connection that was skipped.
@@ -177,7 +178,10 @@ def write_all(
 ) -> list[Connection]:
     """Write to all but those on which another thread is sending; returns these."""
     busy = []
-    for connection in connections:
+    for given in connections:
+        if not isinstance(given, Connection):
+            raise TypeError(f"cannot broadcast to {type(given).__name__}")
+        connection = given
         if not connection.protocol.is_open:
             continue
         if connection._writer.try_acquire(SEND) != FREE:

@@ -476,6 +476,8 @@ class Connection(sending.SendingConnection):
         if self.protocol.is_closed:
             return
         own = self._bound_closing()
+        if own and self._stream.fileno() < 0:
+            self._watch_closing()  # reads without a descriptor know no deadline
         try:
             self._flush()
             self._await_end()

@@ -254,6 +254,7 @@ class ConnectionCore:
             and protocol.close_rcvd_then_sent is True
             and protocol.parser_exc is None
             and protocol.decoder.pending == 0
+            and not self._pings  # nor may a pong follow
             and not self._stream.farewell
             and not self._stream.unsent()
         )

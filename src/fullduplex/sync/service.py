@@ -41,7 +41,8 @@ TICKING: Final = 1
 ARMED: Final = 2
 
 FIRST_TICK: Final = 0.004
-"""Seconds without a reader after which the service takes a connection over."""
+"""Seconds without a reader after which the service takes a connection over, the first time after it has
+slept; while it looks at others, the next look but one does."""
 LAST_TICK: Final = 0.032
 """Seconds between looks at connections that are read in a loop."""
 
@@ -226,7 +227,7 @@ class Service:
         """
         alive = [(timer, timer[2]()) for timer in self._timers]
         self._timers = [
-            timer for timer, connection in alive if connection and not connection.protocol.is_closed
+            timer for timer, connection in alive if connection is not None and not connection.protocol.is_closed
         ]
         heapq.heapify(self._timers)
         self._purge_at = max(MIN_PURGE, 2 * len(self._timers))

@@ -20,7 +20,26 @@ __all__ = ["BATCH_FROM", "IDLE_TIME", "Workers", "make_thread"]
 IDLE_TIME: Final = 5.0
 """Seconds that a thread waits for another task before it ends."""
 
-BATCH_FROM: Final = int(os.environ.get("FULLDUPLEX_BATCH_FROM", "8"))
+_BATCH_FROM = os.environ.get("FULLDUPLEX_BATCH_FROM", "")
+
+
+def filtered() -> bool:
+    """Tell whether a seccomp filter is on this process, which may kill it for unusual system calls."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            return any(line.split() == [b"Seccomp:", b"2"] for line in status)
+    except OSError:
+        return True
+
+
+def batch_from(setting: str) -> int:
+    """Give `BATCH_FROM`: what the environment says, or else what is safe."""
+    if setting:
+        return int(setting)
+    return 0 if not hasattr(os, "SCHED_BATCH") or filtered() else 8
+
+
+BATCH_FROM: Final = batch_from(_BATCH_FROM)
 """So many tasks at once make the threads of further ones give way when they wake; 0: they never do."""
 
 
