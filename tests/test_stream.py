@@ -440,3 +440,15 @@ def test_waits_are_sliced_where_shutdown_wakes_nobody(
     assert reading.result() == 0
     stream.close()
     other.close()
+
+
+@pytest.mark.parametrize("kind", ["open_stream", "SocketStream"])
+def test_what_the_compressor_began_stays_torn(fd: ModuleType, kind: str) -> None:
+    """Even if not a byte of it goes out: the peer would miss what later messages refer to."""
+    one, other = (getattr(fd.stream, kind)(sock) for sock in socket.socketpair())
+    fill(one)
+    one.torn = True
+    assert not one.write_large(b"head", b"x" * 1_000_000, soon())
+    assert one.torn
+    one.close()
+    other.close()

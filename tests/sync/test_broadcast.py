@@ -100,6 +100,16 @@ def test_twice_the_same(fd):
         assert [client.recv(TIMEOUT) for _ in range(3)] == ["x", "x", "y"]
 
 
+@pytest.mark.parametrize("what", [None, object()], ids=["None", "object"])
+def test_what_is_no_connection_is_refused(fd, what):
+    with running(fd) as run:
+        (client,) = clients_of(run, 1)
+        (connection,) = run.server.connections
+        with pytest.raises(TypeError, match=type(what).__name__):
+            fd.sync.server.broadcast([connection, what], "x")
+        assert client.recv(TIMEOUT) == "x"
+
+
 def test_encodes_once(fd, monkeypatch):
     """One frame for all that share parameters, with or without compression."""
     module = fd.sync.broadcast

@@ -436,3 +436,20 @@ def test_an_error_while_closing_is_the_cause(fd: ModuleType) -> None:
         with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
             connection.recv()
         assert caught.value.__cause__ is error
+
+
+def test_closing_is_bounded_on_a_socket_without_a_descriptor(fd: ModuleType) -> None:
+    """Its reads know no deadline; shutting it down wakes them."""
+    ours, peer = socket.socketpair()
+
+    class NoDescriptor:
+        send, recv_into, setblocking = ours.send, ours.recv_into, ours.setblocking
+        shutdown, close = ours.shutdown, ours.close
+
+    protocol = fd.protocol.Protocol(fd.protocol.Side.CLIENT)
+    connection = fd.sync.connection.Connection(
+        NoDescriptor(), protocol, ping_interval=None, close_timeout=0.2
+    )
+    with peer, Background(connection.close):
+        pass  # the peer says nothing
+    assert connection.state is fd.protocol.State.CLOSED

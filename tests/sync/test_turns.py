@@ -6,6 +6,7 @@ no turns; the same has to hold there.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -217,6 +218,27 @@ def test_the_main_thread_handles_signals_where_others_take_turns(
         one.close()
         other.close()
     crowd.expect(lambda members: members == 0)
+
+
+def test_a_stream_that_the_garbage_collector_frees_takes_no_turns_any_more(
+    fd: ModuleType, crowd: Crowd
+) -> None:
+    class Holder:
+        pass
+
+    one, other = tcp_pair()
+    holder = Holder()
+    holder.stream, holder.itself = fd.stream.open_stream(one), holder  # type: ignore[attr-defined]
+    for _ in range(3):
+        other.sendall(b"abc")
+        with Background(lambda: holder.stream.recv_into(memoryview(bytearray(9)), None)):  # type: ignore[attr-defined]
+            pass
+    crowd.expect(lambda members: members == 1)
+    holder = None  # type: ignore[assignment]
+    gc.collect()
+    crowd.expect(lambda members: members == 0)
+    one.close()
+    other.close()
 
 
 FORK = """

@@ -227,7 +227,9 @@ class Service:
         """
         alive = [(timer, timer[2]()) for timer in self._timers]
         self._timers = [
-            timer for timer, connection in alive if connection is not None and not connection.protocol.is_closed
+            timer
+            for timer, connection in alive
+            if connection is not None and not connection.protocol.is_closed
         ]
         heapq.heapify(self._timers)
         self._purge_at = max(MIN_PURGE, 2 * len(self._timers))
