@@ -106,7 +106,7 @@ def test_what_is_no_connection_is_refused(fd, what):
         (client,) = clients_of(run, 1)
         (connection,) = run.server.connections
         with pytest.raises(TypeError, match=type(what).__name__):
-            fd.sync.server.broadcast([connection, what], "x")
+            fd.sync.server.broadcast([what, connection], "x")
         assert client.recv(TIMEOUT) == "x"
 
 

@@ -29,7 +29,7 @@ cdef class Message:
 
 
 @cython.locals(connection=CConnection)
-cdef list write_all(connections, Message message, list problems)
+cdef list write_all(connections, Message message, list problems, list strangers)
 
 @cython.locals(protocol=CProtocol, stream=CStream, complete=cython.bint)
 cpdef int write(CConnection connection, Message message, list problems) except -1

@@ -145,8 +145,8 @@ def broadcast(
             used.
 
     Raises:
-        TypeError: if the message is neither str nor bytes-like; or for what is no connection, after the
-            message was written to those before it.
+        TypeError: if the message is neither str nor bytes-like; or for what is no connection, after all
+            that are have been served.
         ValueError: for an unknown policy.
         ExceptionGroup: with ``raise_exceptions``, of a ConcurrencyError or RuntimeError for each
             connection that was skipped.
@@ -155,11 +155,14 @@ def broadcast(
         raise ValueError(f"slow must be 'skip' or 'close', not {slow!r}")
     prepared = prepare(message, text)
     problems: list[tuple[Connection, int, BaseException | None]] = []
-    busy = write_all(connections, prepared, problems)
+    strangers: list[object] = []
+    busy = write_all(connections, prepared, problems, strangers)
     if busy:
         write_to_busy(busy, prepared, problems)
     if problems:
         report(problems, slow, raise_exceptions)
+    if strangers:
+        raise TypeError(f"cannot broadcast to {type(strangers[0]).__name__}")
 
 
 def prepare(message: DataLike, text: bool | None) -> Message:
@@ -174,13 +177,20 @@ def prepare(message: DataLike, text: bool | None) -> Message:
 
 
 def write_all(
-    connections: Iterable[Connection], message: Message, problems: list[Any]
+    connections: Iterable[object],
+    message: Message,
+    problems: list[Any],
+    strangers: list[object],
 ) -> list[Connection]:
-    """Write to all but those on which another thread is sending; returns these."""
+    """Write to all but those on which another thread is sending; returns these.
+
+    What is no connection is added to ``strangers``.
+    """
     busy = []
     for given in connections:
         if not isinstance(given, Connection):
-            raise TypeError(f"cannot broadcast to {type(given).__name__}")
+            strangers.append(given)
+            continue
         connection = given
         if not connection.protocol.is_open:
             continue
