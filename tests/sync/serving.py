@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -48,6 +52,18 @@ def request(path: str = "/", headers: str = "", host: str = "localhost") -> byte
 
 def handler_threads() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "fullduplex handler"]
+
+
+def run_script(fd: ModuleType, source: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own, on the same implementation from the same place."""
+    environment = {
+        **os.environ,
+        "FULLDUPLEX_PURE_PYTHON": "1" if fd.IMPLEMENTATION == "pure" else "0",
+        "PYTHONPATH": str(Path(fd.__file__ or "").parent.parent),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", source], env=environment, capture_output=True, text=True, timeout=50
+    )
 
 
 class Running:

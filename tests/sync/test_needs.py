@@ -5,19 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import weakref
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from .links import Background, eventually, pair, reading
-from .serving import certificates, echo, running
+from .serving import certificates, echo, run_script, running
 
 SIZE = 8 * 2**20
 
@@ -208,13 +205,6 @@ print(fullduplex.IMPLEMENTATION)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork()")
 def test_a_forked_child_uses_inherited_and_own_connections(fd: ModuleType) -> None:
-    environment = {
-        **os.environ,
-        "FULLDUPLEX_PURE_PYTHON": "1" if fd.IMPLEMENTATION == "pure" else "0",
-        "PYTHONPATH": str(Path(fd.__file__ or "").parent.parent),
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", FORK], env=environment, capture_output=True, text=True, timeout=50
-    )
+    result = run_script(fd, FORK)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == f"{fd.IMPLEMENTATION}\n"

@@ -11,13 +11,11 @@ import importlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,7 +23,7 @@ import pytest
 
 from ..streams import tcp_pair
 from .links import Background, eventually
-from .serving import TIMEOUT, certificates, echo, request, running
+from .serving import TIMEOUT, certificates, echo, request, run_script, running
 
 
 class Crowd:
@@ -290,12 +288,5 @@ print("done")
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork()")
 def test_a_forked_child_takes_turns_of_its_own(fd: ModuleType) -> None:
-    environment = {
-        **os.environ,
-        "FULLDUPLEX_PURE_PYTHON": "1" if fd.IMPLEMENTATION == "pure" else "0",
-        "PYTHONPATH": str(Path(fd.__file__ or "").parent.parent),
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", FORK], env=environment, capture_output=True, text=True, timeout=50
-    )
+    result = run_script(fd, FORK)
     assert (result.returncode, result.stderr, result.stdout) == (0, "", "done\n")

@@ -20,8 +20,6 @@ __all__ = ["BATCH_FROM", "IDLE_TIME", "Workers", "make_thread"]
 IDLE_TIME: Final = 5.0
 """Seconds that a thread waits for another task before it ends."""
 
-_BATCH_FROM = os.environ.get("FULLDUPLEX_BATCH_FROM", "")
-
 
 def filtered() -> bool:
     """Tell whether a seccomp filter is on this process, which may kill it for unusual system calls."""
@@ -39,7 +37,7 @@ def batch_from(setting: str) -> int:
     return 0 if not hasattr(os, "SCHED_BATCH") or filtered() else 8
 
 
-BATCH_FROM: Final = batch_from(_BATCH_FROM)
+BATCH_FROM: Final = batch_from(os.environ.get("FULLDUPLEX_BATCH_FROM", ""))
 """So many tasks at once make the threads of further ones give way when they wake; 0: they never do."""
 
 
@@ -48,7 +46,7 @@ def give_way() -> bool:
 
     With many threads at work, one whose bytes have come would interrupt another that holds the
     interpreter lock, only to find that lock taken, and to sleep again. Linux's policy for that is
-    SCHED_BATCH; programs that the thread starts don't inherit it.
+    SCHED_BATCH, which threads and programs that this thread starts inherit.
 
     Returns:
         Whether it does now. Not where there is no such policy, where the process has chosen
