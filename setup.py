@@ -70,6 +70,16 @@ MACROS = [
     ("CYTHON_USE_TYPE_SPECS", "1"),
 ]
 
+#: What is replaced in generated files where Cython keeps the state of modules.
+STATE_CHANGES = [
+    (
+        r"#define __pyx_mstate_global \(__Pyx_PyModule_GetState\(__Pyx_State_FindModule.*\n",
+        '#include "module_state.h"\n',
+    ),
+    (r"(?<== )__Pyx_State_AddModule(?=\(__pyx_t_1, &__pyx_moduledef\))", "fdx_add_module"),
+    (r"(?<=  )__Pyx_State_RemoveModule(?=\((?:NULL|&__pyx_moduledef)\);)", "fdx_remove_module"),
+]
+
 
 def find_sources() -> dict[str, Path]:
     """Map the name of each module that is to be compiled to its source, relative to ROOT."""
@@ -133,30 +143,16 @@ def merge_member_tables(path: Path) -> None:
         path.write_text(merged, encoding="utf-8")
 
 
-def look_names_up_late(path: Path) -> None:
-    """Have a call without keywords not look the names of its parameters up.
-
-    With per-module state each of these look-ups counts readers atomically, which costs `send()` and
-    `recv()` more than anything else that they do themselves.
-    """
+def find_state_at_once(path: Path) -> None:
+    """Have the module find its state in a pointer; ``module_state.h`` says when, and why."""
     text = path.read_text(encoding="utf-8")
-    table = re.compile(
-        r"PyObject \*\* const __pyx_pyargnames\[\] = \{((?:&__pyx_mstate_global->\w+,)+)0\};"
-    )
-
-    def late(found: re.Match[str]) -> str:
-        names = re.findall(r"->(\w+),", found[1])
-        fill = " ".join(f"__pyx_pyargnames[{i}] = &__pyx_names->{n};" for i, n in enumerate(names))
-        return (
-            f"PyObject **__pyx_pyargnames[{len(names) + 1}] = {{0}};\n"
-            "    if (__pyx_kwds) {\n"
-            f"      __pyx_mstatetype *const __pyx_names = __pyx_mstate_global; {fill}\n"
-            "    }"
-        )
-
-    changed = table.sub(late, text)
-    if changed != text:
-        path.write_text(changed, encoding="utf-8")
+    if '#include "module_state.h"' in text:
+        return
+    for old, new in STATE_CHANGES:
+        text, found = re.subn(old, new, text)
+        if not found:
+            sys.exit(f"{path} is not what this version of Cython is known to generate: no {old}")
+    path.write_text(text, encoding="utf-8")
 
 
 def out_of_date(build_dir: Path) -> bool:
@@ -202,7 +198,7 @@ def extensions() -> list[Extension]:
     for module in modules:
         merge_member_tables(Path(module.sources[0]))
         if MODULE_STATE:
-            look_names_up_late(Path(module.sources[0]))
+            find_state_at_once(Path(module.sources[0]))
     return modules
 
 

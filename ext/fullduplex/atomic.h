@@ -1,4 +1,4 @@
-/* The atomic operations that a role needs, sequentially consistent. */
+/* Atomic operations, sequentially consistent but for fdx_pointer_peek(). */
 #ifndef FDX_ATOMIC_H
 #define FDX_ATOMIC_H
 
@@ -23,6 +23,20 @@ static __inline long fdx_atomic_add(fdx_atomic *at, long value)
 {
     return _InterlockedExchangeAdd(at, value);
 }
+typedef void *volatile fdx_pointer;
+
+static __inline void *fdx_pointer_swap_if(fdx_pointer *at, void *expected, void *wanted)
+{
+    return _InterlockedCompareExchangePointer(at, wanted, expected);
+}
+static __inline void *fdx_pointer_swap(fdx_pointer *at, void *wanted)
+{
+    return _InterlockedExchangePointer(at, wanted);
+}
+static __inline void *fdx_pointer_peek(fdx_pointer *at)
+{
+    return *at;
+}
 #else
 typedef long fdx_atomic;
 
@@ -44,6 +58,24 @@ static inline void fdx_atomic_store(fdx_atomic *at, long value)
 static inline long fdx_atomic_add(fdx_atomic *at, long value)
 {
     return __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST);
+}
+typedef void *fdx_pointer;
+
+/* As fdx_atomic_swap_if(). */
+static inline void *fdx_pointer_swap_if(fdx_pointer *at, void *expected, void *wanted)
+{
+    __atomic_compare_exchange_n(at, &expected, wanted, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return expected;
+}
+/* Returns what was there. */
+static inline void *fdx_pointer_swap(fdx_pointer *at, void *wanted)
+{
+    return __atomic_exchange_n(at, wanted, __ATOMIC_SEQ_CST);
+}
+/* Relaxed: for a pointer to what the calling thread has come to know in another way. */
+static inline void *fdx_pointer_peek(fdx_pointer *at)
+{
+    return __atomic_load_n(at, __ATOMIC_RELAXED);
 }
 #endif
 #endif
