@@ -25,6 +25,9 @@ from fullduplex.codec._encoder cimport Encoder
 from fullduplex.stream cimport Stream
 
 from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM
+# What socket.socket is made of: its attributes are plain numbers. Those of socket.socket are members of enumerations,
+# and to find one of these takes longer than a system call.
+from socket import SocketType
 
 from fullduplex.stream import WAIT_SLICE
 
@@ -176,13 +179,14 @@ cdef class FdStream(Stream):
 
     def __init__(self, sock):
         Stream.__init__(self, sock)
-        sock.settimeout(None)
+        if sock.gettimeout() is not None:  # saves a system call where it is so already
+            sock.settimeout(None)
         self.fd = sock.fileno()
         self.slice = WAIT_SLICE or 0.0
         self.penalty = PENALTY
         # Other sockets may read less than there is, which turns do not reckon with.
-        if FDX_ONE_AT_A_TIME and self.slice == 0.0 and sock.type == SOCK_STREAM and sock.family in (AF_INET, AF_INET6) \
-                and sock.proto in (0, IPPROTO_TCP):
+        if FDX_ONE_AT_A_TIME and self.slice == 0.0 and SocketType.type.__get__(sock) == SOCK_STREAM \
+                and SocketType.family.__get__(sock) in (AF_INET, AF_INET6) and sock.proto in (0, IPPROTO_TCP):
             self.turns = _turns
 
     def __dealloc__(self):

@@ -59,12 +59,12 @@ class Headers(MutableMapping[str, str]):
         TypeError: If there are several positional arguments, or a value is no string.
     """
 
-    __slots__ = ("_items", "_values")
+    __slots__ = ("_index", "_items")
 
     def __init__(self, *args: HeadersLike, **kwargs: str) -> None:
-        # Two views of one truth, changed together: the pairs as given, and the values by name.
-        self._items: list[tuple[str, str]] = []
-        self._values: dict[str, list[str]] = {}
+        self._items: list[tuple[str, str]] = []  # as given
+        # Their values by name, made when somebody asks: headers that are only sent need none.
+        self._index: dict[str, list[str]] | None = None
         if args or kwargs:
             self.update(*args, **kwargs)
 
@@ -74,17 +74,38 @@ class Headers(MutableMapping[str, str]):
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self._items!r})"
 
+    def _values(self) -> dict[str, list[str]]:
+        """Return the values by name, in lower case."""
+        index = self._index
+        if index is None:
+            index = {}
+            for name, value in self._items:
+                lower = name.lower()
+                if lower in index:
+                    index[lower].append(value)
+                else:
+                    index[lower] = [value]
+            self._index = index
+        return index
+
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and key.lower() in self._values
+        if not isinstance(key, str):
+            return False
+        if self._index is None:  # once is cheaper without
+            return key.lower() in [name.lower() for name, _ in self._items]
+        return key.lower() in self._index
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self._values())
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._values())
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
 
     def __getitem__(self, key: str) -> str:
-        values = self._values[key.lower()]
+        values = self._values()[key.lower()]
         if len(values) == 1:
             return values[0]
         raise MultipleValuesError(key)
@@ -92,23 +113,24 @@ class Headers(MutableMapping[str, str]):
     def __setitem__(self, key: str, value: str) -> None:
         if _is_field_value(value) is None:
             raise InvalidHeaderValue(key, value)
-        self._values.setdefault(key.lower(), []).append(value)
+        if self._index is not None:
+            self._index.setdefault(key.lower(), []).append(value)
         self._items.append((key, value))
 
     def __delitem__(self, key: str) -> None:
         lower = key.lower()
-        del self._values[lower]
+        del self._values()[lower]
         self._items = [item for item in self._items if item[0].lower() != lower]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Headers):
             return NotImplemented
-        return self._values == other._values
+        return self._values() == other._values()
 
     def clear(self) -> None:
         """Remove all headers."""
         self._items = []
-        self._values = {}
+        self._index = None
 
     def copy(self) -> Headers:
         """Return an independent copy."""
@@ -135,10 +157,8 @@ class Headers(MutableMapping[str, str]):
 
     def _extend(self, items: list[tuple[str, str]]) -> None:
         """Add headers whose values are known to be valid: a parser checked them, or we made them."""
-        values = self._values
-        for name, value in items:
-            values.setdefault(name.lower(), []).append(value)
         self._items += items
+        self._index = None
 
     def get_all(self, key: str) -> list[str]:
         """Return all values of a header in their order; an empty list if there is none.
@@ -146,7 +166,8 @@ class Headers(MutableMapping[str, str]):
         Args:
             key: The header's name, in any case.
         """
-        return list(self._values.get(key.lower(), ()))
+        found = (self._index or self._values()).get(key.lower())
+        return list(found) if found else []
 
     def raw_items(self) -> Iterator[tuple[str, str]]:
         """Return an iterator over (name, value) pairs as they were given, in their order."""

@@ -40,12 +40,22 @@ _is_text = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110 §5.5
 _is_target = re.compile(r"[\x21-\x7e]+").fullmatch  # RFC 9112 §3.2: no more than its characters
 _is_version = re.compile(r"HTTP/1\.[01]").fullmatch
 
+# The same characters as in _is_text, for bytes.translate(): with them left out of a head, what remains are the
+# ends of its lines, and whatever does not belong there.
+TEXT_BYTES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+
 # The names that need no look whether they are tokens
-_USUAL_NAMES = frozenset(
+USUAL_NAMES = frozenset(
     [
+        "Accept-Encoding",
+        "Accept-Language",
+        "Cache-Control",
         "Connection",
+        "Cookie",
         "Date",
         "Host",
+        "Origin",
+        "Pragma",
         "Sec-WebSocket-Accept",
         "Sec-WebSocket-Extensions",
         "Sec-WebSocket-Key",
@@ -84,11 +94,11 @@ class Request:
             ValueError: If method, path, protocol or the name of a header cannot be sent.
             InvalidHeaderValue: If the value of a header cannot be sent.
         """
-        if _is_token(self.method) is None:
+        if self.method != "GET" and _is_token(self.method) is None:
             raise ValueError(f"invalid method: {self.method!r}")
         if _is_target(self.path) is None:
             raise ValueError(f"invalid request target: {self.path!r}")
-        if _is_version(self.protocol) is None:
+        if self.protocol != "HTTP/1.1" and _is_version(self.protocol) is None:
             raise ValueError(f"invalid HTTP version: {self.protocol!r}")
         return serialize_head(f"{self.method} {self.path} {self.protocol}", self.headers)
 
@@ -137,18 +147,23 @@ def serialize_head(first_line: str, headers: Headers) -> bytes:
         ValueError: If the name of a header is not a token.
         InvalidHeaderValue: If the value of a header cannot be sent.
     """
-    items = list(headers.raw_items())
-    # All values at once: to call the matcher costs more than what it does.
-    sound = _is_text("".join([value for _, value in items])) is not None
     lines = [first_line]
-    for name, value in items:
-        if name not in _USUAL_NAMES and _is_token(name) is None:
+    for name, value in headers.raw_items():
+        if name not in USUAL_NAMES and _is_token(name) is None:
             raise ValueError(f"invalid header name: {name!r}")
-        if not sound and _is_text(value) is None:
-            raise InvalidHeaderValue(name, value)
         lines.append(f"{name}: {value}")
+    ends = len(lines) + 1
     lines.append("\r\n")
-    return "\r\n".join(lines).encode("latin-1")
+    head = "\r\n".join(lines)
+    # All values at once: to match each of them costs more than all of this.
+    try:
+        data = head.encode("latin-1")
+        sound = data.translate(None, TEXT_BYTES) == b"\r\n" * ends
+    except UnicodeEncodeError:
+        sound = False
+    if not sound:
+        raise InvalidHeaderValue(*next(i for i in headers.raw_items() if _is_text(i[1]) is None))
+    return data
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

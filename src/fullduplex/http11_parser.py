@@ -44,7 +44,7 @@ from .exceptions import (
     TooManyHeaders,
 )
 from .headers import is_token
-from .http11 import Request, Response, serialize_head
+from .http11 import TEXT_BYTES, USUAL_NAMES, Request, Response, serialize_head
 
 __all__ = ["RequestParser", "ResponseParser"]
 
@@ -83,9 +83,6 @@ _match_request_line = re.compile(rb"(%b) ([\x21-\x7e]+) (HTTP/[0-9]\.[0-9])\r\n"
 _match_status_line = re.compile(rb"(HTTP/[0-9]\.[0-9]) ([0-9]{3})(?: (%b))?\r\n" % _TEXT).fullmatch
 # RFC 9112 §5
 _match_header_line = re.compile(rb"(%b):(%b)\r\n" % (_TOKEN, _TEXT)).fullmatch
-# Many of them, and then the parts of each
-_match_header_lines = re.compile(rb"(?:%b:%b\r\n)*+" % (_TOKEN, _TEXT)).fullmatch
-_split_header_lines = re.compile(r"([^:]+):([^\r]*)\r\n").findall
 
 
 class _HeadParser(ABC):
@@ -152,11 +149,18 @@ class _HeadParser(ABC):
             return False
         start = data.find(b"\n") + 1
         block = data[start : end - 2]
-        if _match_header_lines(block) is None:
+        lines = block.decode("latin-1").split("\r\n")
+        lines.pop()  # behind the last line ending
+        if len(lines) > MAX_NUM_HEADERS or block.translate(None, TEXT_BYTES) != b"\r\n" * len(
+            lines
+        ):
             return False
-        items = _split_header_lines(block.decode("latin-1"))
-        if len(items) > MAX_NUM_HEADERS:
-            return False
+        items = []
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon or (name not in USUAL_NAMES and not is_token(name)):
+                return False
+            items.append((name, value.strip(" \t")))
         if not data.startswith(self._usual_start):
             self._check_first_bytes(data)
         self._take_first_line(data[:start])
@@ -164,7 +168,7 @@ class _HeadParser(ABC):
         if len(data) > end:
             self._buffer += data[end:]
         self._in_headers = True
-        self._headers._extend([(name, value.strip(" \t")) for name, value in items])
+        self._headers._extend(items)
         return True
 
     def _check_size(self, start: int, end: int) -> None:

@@ -16,7 +16,8 @@ cdef extern from "Python.h":
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 cdef enum:
-    KEY_BLOCK = 256
+    FIRST_KEYS = 32  # bytes of the first block of keys
+    KEY_BLOCK = 256  # bytes of the others
 
 
 cdef class Epoch:
@@ -109,7 +110,11 @@ cdef class Encoder:
 
     cdef int _draw(self, uint8_t *key) except -1:
         """Draw a masking key; never one that a forked process may have as well."""
-        if self.keys is None or self.keys_used == KEY_BLOCK or self.seen != self.epoch.value:
+        if self.keys is None:  # a connection that only opens and closes needs one key
+            self.keys = os.urandom(FIRST_KEYS)
+            self.seen = self.epoch.value
+            self.keys_used = 0
+        elif self.keys_used == PyBytes_GET_SIZE(self.keys) or self.seen != self.epoch.value:
             self.keys = os.urandom(KEY_BLOCK)
             self.seen = self.epoch.value
             self.keys_used = 0

@@ -144,7 +144,7 @@ class ConnectionCore:
         stream = self._stream
         try:
             if self.protocol.discarding:
-                scratch = memoryview(bytearray(4096))
+                scratch = memoryview(bytearray(1024))  # nearly always it is the end that comes
                 count = stream.recv_into(scratch, deadline)
             else:
                 count = stream.read(self.protocol.decoder, deadline)
@@ -515,11 +515,11 @@ class ConnectionCore:
             pings = [ping for ping in self._pings.values() if ping.ack_on_close]
             self._pings.clear()
             self._changed.notify_all()
-            both_ended = exc is None and protocol.eof_sent
         for ping in pings:
             ping.event.set()
-        # Wakes a writer that may be waiting for the network.
-        if not both_ended or self._writer.owner != FREE:
+        # Wakes a writer that may be waiting for the network; nobody becomes one of a closed connection. Without
+        # any, the descriptor is given back soon (`_dispose`), which ends TCP as well.
+        if exc is not None or self._writer.owner != FREE:
             self._stream.abort()
 
     def _dispose(self) -> None:

@@ -126,12 +126,21 @@ def format_address(address: Any) -> str:
     return repr(address)
 
 
-def prepare_socket(sock: Any, options: DialOptions | None = None) -> None:
+def prepare_socket(
+    sock: Any, options: DialOptions | None = None, family: int | None = None
+) -> None:
     """Set the options that every TCP socket gets, and those of the caller.
 
     A WebSocket message should leave at once, hence TCP_NODELAY.
+
+    Args:
+        sock: the socket, or anything like one.
+        options: the caller's.
+        family: of the socket, where that is known.
     """
-    if getattr(sock, "family", None) in (socket.AF_INET, socket.AF_INET6):
+    if family is None:
+        family = getattr(sock, "family", None)
+    if family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if options is not None:
         for level, option, value in options.socket_options:
@@ -310,7 +319,7 @@ class _Race:
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
-                self._prepare(sock)
+                self._prepare(sock, family)
                 if self.deadline is not None:
                     # Not 0: that would mean not to wait at all.
                     sock.settimeout(max(self.deadline - time.monotonic(), 0.001))
@@ -343,8 +352,8 @@ class _Race:
                 sock.close()
         raise self.failure()
 
-    def _prepare(self, sock: socket.socket) -> None:
-        prepare_socket(sock, self.options)
+    def _prepare(self, sock: socket.socket, family: int) -> None:
+        prepare_socket(sock, self.options, family)
         if self.options.source_address is not None:
             sock.bind(self.options.source_address)
 
@@ -358,7 +367,7 @@ class _Race:
             return None
         self.pending[sock] = sockaddr
         try:
-            self._prepare(sock)
+            self._prepare(sock, family)
             sock.setblocking(False)
             sock.connect(sockaddr)
         except BlockingIOError:

@@ -54,8 +54,8 @@ __all__ = ["Opener"]
 
 OPEN: Final = State.OPEN
 
-RECEIVE_SIZE: Final = 4096
-"""Bytes of the response, and of frames behind it, that are read at once."""
+RECEIVE_SIZE: Final = 1024
+"""Bytes of the response, and of frames behind it, that are read at once: more than nearly all responses have."""
 
 # What most callers want is made once.
 _DEFLATE: Final = enable_client_permessage_deflate(None)
@@ -238,7 +238,7 @@ class Opener:
                 if name in additional and name in headers:
                     del headers[name]
             headers.update(additional)
-        if self.user_agent is not None and "User-Agent" not in headers:
+        if self.user_agent is not None and "User-Agent" not in additional:
             headers["User-Agent"] = self.user_agent
         return request
 

