@@ -14,8 +14,12 @@
 #define ROUNDS 60
 
 /* Short payloads take turns in a window that stays in the first cache: a buffer masked
- * over and over in place would only measure loads that wait for the stores before. */
+ * over and over in place would only measure loads that wait for the stores before. Masking in place
+ * touches one window, memcpy() two, which from 16 KiB on do not fit into that cache together, where it has
+ * 32 KiB. There is no fairer copy: what masking saves by staying in place is the point. */
 #define WINDOW ((size_t)16384)
+
+#define BARRIER __asm__ volatile("" ::: "memory")
 
 static uint8_t *source, *target;
 static size_t place;
@@ -41,8 +45,11 @@ static double best(work run, size_t n, int cpu)
         const double begin = now();
         size_t i;
         double spent;
-        for (i = 0; i < calls; i++)
+        for (i = 0; i < calls; i++) {
             sink += run(n, cpu);
+            /* What a call wrote counts as used: nothing of it may be left out, or joined with the next. */
+            BARRIER;
+        }
         spent = (now() - begin) / (double)calls;
         least = spent < least ? spent : least;
     }
@@ -137,7 +144,7 @@ static void masking(const test_level *levels, size_t count)
 {
     static const size_t sizes[MASK_SIZES] = {2,    16,   32,    60,    125,    256,    512,
                                              1024, 4096, 16384, 65536, 262144, 1048576};
-    static double least[MASK_SIZES][9];
+    static double least[MASK_SIZES][1 + 2 * 6];
     size_t i, k, sweep;
 
     for (sweep = 0; sweep < SWEEPS; sweep++)
@@ -233,8 +240,10 @@ int main(int argc, char **argv)
     CHECK(source != NULL && target != NULL, "memory");
     memset(source, 'x', LARGEST);
     memset(target, 0, 4 * LARGEST);
-    if (argc < 2 || strcmp(argv[1], "mask") == 0)
-        masking(levels, count);
+    if (argc < 2 || strcmp(argv[1], "mask") == 0) {
+        test_level masks[6];
+        masking(masks, test_mask_levels(masks));
+    }
     if (argc < 2 || strcmp(argv[1], "utf8") == 0)
         texts(levels, count);
     free(source);

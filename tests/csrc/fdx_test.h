@@ -81,4 +81,18 @@ static inline size_t test_levels(test_level levels[5])
     return count;
 }
 
+/* The same for masking, whose loop for AVX-512 is not used on all processors that have what it needs. */
+static inline size_t test_mask_levels(test_level levels[6])
+{
+    size_t count = test_levels(levels);
+
+#if defined(FDX_X86) && defined(__GNUC__)
+    if (!(fdx_cpu_detect() & FDX_CPU_AVX512) && __builtin_cpu_supports("avx512f")) {
+        levels[count].name = "avx512f";
+        levels[count++].cpu = fdx_cpu_detect() | FDX_CPU_AVX512;
+    }
+#endif
+    return count;
+}
+
 #endif /* FDX_TEST_H */

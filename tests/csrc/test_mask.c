@@ -46,13 +46,39 @@ static void all_alignments(const test_level *level)
     unsigned phase;
 
     for (n = 0; n <= MAX_SIZE; n++)
-        for (at = 0; at < 32; at++)
+        for (at = 0; at < 64; at++)
             for (phase = 0; phase < 4; phase++) {
                 check_one(a.begin, a.begin, at, at, n, phase, level);
                 if (phase == (n + at) % 4) /* source and destination aligned differently */
                     for (k = 0; k < 5; k++)
                         check_one(a.begin, b.begin, at, other[k], n, phase, level);
             }
+}
+
+/* Larger ones, and those around the size at which another loop takes over. */
+static void large_sizes(const test_level *level)
+{
+    static const size_t sizes[] = {319, 383, 384, 385, 511, 512, 1000, 1024, 4099, 16383, 16384, 16385, 16449};
+    enum { LARGEST = 16449, SPACE = LARGEST + 64 };
+    guarded a = guarded_new(SPACE), b = guarded_new(SPACE);
+    uint8_t *want = exact_new(SPACE);
+    size_t i, at, k;
+
+    for (i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (at = 0; at < 64; at += at < 4 ? 1 : 5) {
+            const size_t n = sizes[i];
+            uint8_t *dst = a.end - n - at, *src = b.end - n - (at * 7) % 64;
+            for (k = 0; k < n; k++)
+                src[k] = (uint8_t)(k * 29u + at);
+            memset(a.end - SPACE, 0xC3, SPACE);
+            define_mask(want, src, n, at % 4);
+            fdx_mask(dst, src, n, KEY, at % 4, level->cpu);
+            CHECK(memcmp(dst, want, n) == 0, "%s n=%zu at=%zu", level->name, n, at);
+            CHECK(dst[-1] == 0xC3 && (at == 0 || dst[n] == 0xC3), "%s around n=%zu", level->name, n);
+            fdx_mask(src, src, n, KEY, at % 4, level->cpu);
+            CHECK(memcmp(src, want, n) == 0, "%s in place n=%zu at=%zu", level->name, n, at);
+        }
+    free(want);
 }
 
 /* The buffer fills guarded memory to its last, and then from its first byte. */
@@ -126,12 +152,13 @@ static void pieces(const test_level *level)
 
 int main(void)
 {
-    test_level levels[5];
-    const size_t count = test_levels(levels);
+    test_level levels[6];
+    const size_t count = test_mask_levels(levels);
     size_t i;
 
     for (i = 0; i < count; i++) {
         all_alignments(&levels[i]);
+        large_sizes(&levels[i]);
         at_the_edges(&levels[i]);
         exact_blocks(&levels[i]);
         pieces(&levels[i]);
