@@ -23,6 +23,36 @@ def test_max_queue_bounds_what_is_read_ahead(fd: ModuleType) -> None:
             assert connection._inbox_frames <= 4
 
 
+def test_reading_stops_at_the_high_mark_and_goes_on_at_the_low_one(fd: ModuleType) -> None:
+    with link(fd, max_queue=(6, 2)) as (connection, peer):
+        for number in range(20):
+            peer.send(TEXT, b"%d" % number)
+        eventually(lambda: connection._inbox_frames == 6)
+        for number in range(3):  # 3 are left: above the low mark
+            assert connection.recv() == str(number)
+            assert connection._watch == 0
+            connection._serve()  # as the service would, were it asked to
+            assert connection._inbox_frames == 5 - number
+        assert connection.recv() == "3"
+        eventually(lambda: connection._inbox_frames == 6)
+        assert [connection.recv() for _ in range(16)] == [str(number) for number in range(4, 20)]
+
+
+def test_a_paused_connection_reads_on_when_it_is_being_closed(fd: ModuleType) -> None:
+    """Else the peer's Close frame, behind what is not read yet, could not arrive."""
+    with link(fd, max_queue=(4, 1)) as (connection, peer):
+        for number in range(10):
+            peer.send(TEXT, b"%d" % number)
+        eventually(lambda: connection._inbox_frames == 4)
+        assert connection.recv() == "0"
+        with Background(connection.close):
+            peer.expect_close(1000)
+            peer.send(8, (1000).to_bytes(2, "big"))
+            peer.close()
+        assert connection.close_code == 1000
+        assert [connection.recv() for _ in range(9)] == [str(number) for number in range(1, 10)]
+
+
 @pytest.mark.parametrize("queue", [None, 3, (8, 2), (None, 2), (8, None)])
 def test_forms_of_max_queue(fd: ModuleType, queue: Any) -> None:
     with link(fd, max_queue=queue) as (connection, peer):

@@ -75,6 +75,37 @@ def test_a_full_inbox_stops_reading_until_it_is_drained(fd: ModuleType) -> None:
         peer.expect(PONG, b"behind")
 
 
+def test_who_takes_a_message_before_the_service_says_that_it_waits_for_that(fd: ModuleType) -> None:
+    """Between letting the reader role go and noting that the inbox is full, somebody empties it."""
+
+    class Overtaken(fd.sync.connection.Connection):  # type: ignore[misc]
+        taken: Any = None
+
+        def _read_ahead(self, deadline: float | None) -> Any:
+            more = super()._read_ahead(deadline)
+            self._due = self._due or (self.taken is None and self._inbox_full())
+            return more
+
+        def _flush(self) -> None:
+            super()._flush()
+            if self.taken is None and self._inbox_full():
+                self.taken = (self.recv(), self.recv())
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        protocol = fd.protocol.Protocol(fd.protocol.Side.CLIENT)
+        connection = Overtaken(ours, protocol, max_queue=2, ping_interval=None)
+        theirs.sendall(b"\x81\x011\x81\x012\x81\x013")
+        eventually(lambda: connection.taken == ("1", "2"))
+        theirs.sendall(b"\x89\x04ping")
+        theirs.settimeout(TIMEOUT)
+        pong = theirs.recv(100)  # answered though nobody takes the next message
+        assert pong[0] == 0x8A
+        assert connection.recv(timeout=TIMEOUT) == "3"
+        theirs.close()
+        connection.close()
+
+
 def test_the_backlog_goes_out_when_the_peer_reads_again(fd: ModuleType) -> None:
     with link(fd, small=True) as (connection, peer):
         connection.socket.setblocking(False)

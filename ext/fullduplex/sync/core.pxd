@@ -36,6 +36,7 @@ cdef class ConnectionCore:
     cdef public object _close_deadline
     cdef public bint _disposed
     cdef public bint _draining
+    cdef public bint _paused              # from the high mark until the low one
     cdef Py_ssize_t _large
     cdef dict __dict__
     cdef object __weakref__

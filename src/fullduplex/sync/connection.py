@@ -71,7 +71,7 @@ class Connection(sending.SendingConnection):
         close_timeout: seconds that closing may take, from the first Close frame to the end of TCP; None for no
             limit.
         max_queue: frames that are buffered while nobody reads, or a pair of a high and a low mark; None for no
-            limit. Reading stops above the high mark, and TCP then slows the peer down.
+            limit. Reading stops at the high mark, and TCP then slows the peer down; it goes on at the low one.
 
     Attributes:
         logger: adds the connection to log records, as ``websocket``.

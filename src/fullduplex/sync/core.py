@@ -95,6 +95,7 @@ class ConnectionCore:
         self._disposed = False
         self._large = LARGE
         self._draining = False  # somebody waits for the inbox to have room
+        self._paused = False  # the inbox was full, and is not down to the low mark yet
 
     # Reading. All of it needs the reader role.
 
@@ -164,12 +165,17 @@ class ConnectionCore:
         return data
 
     def _inbox_full(self) -> bool:
-        """Tell whether reading ahead has to stop. At the end only bytes count: the Close frame is behind them."""
+        """Tell whether reading ahead has to stop, from the high mark until the low mark is reached.
+
+        At the end only bytes count: the Close frame is behind them.
+        """
         if self._inbox_bytes > self._high_bytes:
             return True
         if not self.protocol.is_open or self._stream.aborted:
             return False
-        return self._inbox_frames >= self._high > 0
+        enough = min(self._low + 1, self._high) if self._paused else self._high
+        self._paused = self._inbox_frames >= enough > 0
+        return self._paused
 
     def _read_ahead(self, deadline: float | None) -> int:
         """Fill the inbox: NOTHING if the deadline came first, 0 if the inbox is full or the stream at its end."""
@@ -316,7 +322,7 @@ class ConnectionCore:
 
     def _left_reader(self) -> None:
         """After the reader role: have the service look whether somebody takes it again, send what is due."""
-        if self._watch == BLOCKED:
+        if self._watch == BLOCKED and not (self._paused and self._inbox_full()):
             get_service().adopt(self)
         if self._due:
             self._flush()
@@ -406,6 +412,7 @@ class ConnectionCore:
                 get_service().arm(self, WRITE)
             return
         more = 0
+        reads = self._reads
         try:
             more = self._read_ahead(0.0)
         finally:
@@ -418,6 +425,8 @@ class ConnectionCore:
             self._arm()
         else:
             self._watch = BLOCKED  # until somebody takes messages out
+            if self._reads != reads:  # who did so before could not see that it has to report
+                get_service().adopt(self)
 
     def _on_tick(self) -> bool:
         """Look whether somebody reads; False when there is nothing to look at any more."""
