@@ -144,7 +144,7 @@ def serialize_head(first_line: str, headers: Headers) -> bytes:
     """Return a first line, which has been checked, and headers, which are checked here.
 
     Raises:
-        ValueError: If the name of a header is not a token.
+        ValueError: If the name of a header is not a token, or the first line has more than one line in it.
         InvalidHeaderValue: If the value of a header cannot be sent.
     """
     lines = [first_line]
@@ -161,9 +161,12 @@ def serialize_head(first_line: str, headers: Headers) -> bytes:
         sound = data.translate(None, TEXT_BYTES) == b"\r\n" * ends
     except UnicodeEncodeError:
         sound = False
-    if not sound:
-        raise InvalidHeaderValue(*next(i for i in headers.raw_items() if _is_text(i[1]) is None))
-    return data
+    if sound:
+        return data
+    for name, value in headers.raw_items():
+        if _is_text(value) is None:
+            raise InvalidHeaderValue(name, value)
+    raise ValueError(f"invalid first line: {first_line!r}")
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
