@@ -165,14 +165,11 @@ class ConnectionCore:
         return data
 
     def _inbox_full(self) -> bool:
-        """Tell whether reading ahead has to stop, from the high mark until the low mark is reached.
-
-        At the end only bytes count: the Close frame is behind them.
-        """
+        """Tell whether reading ahead has to stop, from the high mark until the low mark is reached."""
         if self._inbox_bytes > self._high_bytes:
             return True
         if not self.protocol.is_open or self._stream.aborted:
-            return False
+            return False  # the Close frame is behind the messages
         enough = min(self._low + 1, self._high) if self._paused else self._high
         self._paused = self._inbox_frames >= enough > 0
         return self._paused
@@ -526,8 +523,7 @@ class ConnectionCore:
             self._changed.notify_all()
         for ping in pings:
             ping.event.set()
-        # Wakes a writer that may be waiting for the network; nobody becomes one of a closed connection. Without
-        # any, the descriptor is given back soon (`_dispose`), which ends TCP as well.
+        # Wakes a writer. Nobody becomes one now: if there is none, `_dispose` soon ends TCP as well.
         if exc is not None or self._writer.owner != FREE:
             self._stream.abort()
 
