@@ -47,7 +47,7 @@ def main() -> None:
         _list()
     else:
         if arguments.quick:
-            arguments.rounds, arguments.seconds = 3, 0.1
+            arguments.starts, arguments.rounds, arguments.seconds = 1, 3, 0.1
         (check if arguments.what == "check" else run).main(arguments)
 
 

@@ -7,9 +7,11 @@ import time
 from .cells import Cell
 from .processes import BenchmarkError, Ends, memory
 
-#: Work of the first, unrecorded call, from which the rest is estimated.
-_FIRST = {"echo": 20, "receive": 20, "send": 20, "handshake": 5, "load": 200, "broadcast": 1}
 _COMMAND = {"load": "pingpong"}
+
+#: Seconds that new processes work before they are measured, for compilers that first look on:
+#: without them, the first measurement of ws (on Node.js) takes up to 2.8 times as long as the others.
+WARM_UP = 0.2
 
 #: Long enough for handlers to start, and for buffers to be given back before memory is looked at.
 _SETTLE = 0.7
@@ -20,7 +22,7 @@ Values = dict[str, float]
 def prepare(cell: Cell, ends: Ends) -> None:
     """Open the connections of the cell."""
     if cell.kind == "idle":
-        return  # this cell opens them itself, once a round
+        return  # this cell opens them itself, when it is measured
     if cell.kind in ("load", "broadcast"):
         ends.client.do(f"open {cell.connections}")
         # The handlers of the last connections may still be on their way to the list of receivers.
@@ -29,28 +31,41 @@ def prepare(cell: Cell, ends: Ends) -> None:
         ends.client.do("open")
 
 
-def calibrate(cell: Cell, ends: Ends, seconds: float) -> int:
-    """Return how often to repeat the cell's work so that it takes about ``seconds``."""
+def warm_up(cell: Cell, ends: Ends, seconds: float) -> int:
+    """Let new processes work for a while.
+
+    Returns how often to repeat the cell's work so that it takes about ``seconds``.
+    """
     if cell.kind == "idle":
         return 1
+    # Fewer would leave some of the connections out.
+    least = count = cell.connections if cell.kind == "load" else 1
+    # The first call pays for imports and caches, so it says nothing of those after it.
+    _work(cell, ends, count)
+    costs: list[float] = []
+    total = 0
+    # With one call only, an interruption of the whole machine would be taken for the cost.
+    while total < WARM_UP * 1e9 or len(costs) < 2:
+        elapsed = max(_work(cell, ends, count), 1)
+        total += elapsed
+        costs.append(elapsed / count)
+        # Carefully, and never much longer than wanted: a message may take a microsecond or a second.
+        count = max(least, min(count * 4, round(WARM_UP * 1e9 / 4 / min(costs))))
+    return max(least, round(seconds * 1e9 / min(costs)))
+
+
+def _work(cell: Cell, ends: Ends, count: int, timeout: float = 60) -> int:
+    """Do the cell's work ``count`` times and return how many nanoseconds it took."""
     command = _COMMAND.get(cell.kind, cell.kind)
-    # A first call that pays for imports and caches, then a growing one until it can be timed.
-    count = max(_FIRST[cell.kind], cell.connections if cell.kind == "load" else 1)
-    elapsed = ends.client.do(f"{command} {count}")
-    while True:
-        elapsed = ends.client.do(f"{command} {count}")
-        if elapsed > seconds * 1e9 / 20 or count > 10**7:
-            return max(1, round(count * seconds * 1e9 / max(elapsed, 1)))
-        count *= 4
+    return ends.client.do(f"{command} {count}", timeout)
 
 
 def measure(cell: Cell, ends: Ends, count: int) -> Values:
     """Run the cell once and return its values, by name."""
     if cell.kind == "idle":
         return _idle(cell, ends)
-    command = _COMMAND.get(cell.kind, cell.kind)
     before = ends.client.cpu_ns(), ends.server.cpu_ns()
-    elapsed = ends.client.do(f"{command} {count}", timeout=120)
+    elapsed = _work(cell, ends, count, timeout=120)
     after = ends.client.cpu_ns(), ends.server.cpu_ns()
     # Sent messages count once each; a broadcast, once for every client.
     messages = count * cell.connections if cell.kind == "broadcast" else count

@@ -18,7 +18,8 @@ from .cells import Cell
 from .measure import Values
 from .peers import Peer
 
-FORMAT = 1
+#: 2: processes are started several times in a cell, and each round says in which start it was.
+FORMAT = 2
 
 _PROBE = """
 import importlib.metadata, importlib.util, json, sys
@@ -42,8 +43,11 @@ def quartiles(values: list[float]) -> tuple[float, float]:
     return low, high
 
 
-def summary(cell: Cell, rounds: list[Values]) -> dict[str, Any]:
-    """Medians of all values, and the spread of the one that counts."""
+def summary(cell: Cell, rounds: list[Values], starts: list[int]) -> dict[str, Any]:
+    """Medians of all values, and the spread of the one that counts, over all rounds of all starts.
+
+    ``starts`` has for each of ``rounds`` the number of its start.
+    """
     main = [values[cell.metric] for values in rounds]
     low, high = quartiles(main)
     return {
@@ -52,7 +56,16 @@ def summary(cell: Cell, rounds: list[Values]) -> dict[str, Any]:
         "best": max(main) if cell.higher_is_better else min(main),
         "medians": {key: statistics.median(v[key] for v in rounds) for key in rounds[0]},
         "rounds": rounds,
+        "starts": starts,
     }
+
+
+def by_start(peer: dict[str, Any], metric: str) -> list[float]:
+    """The median of each start of a peer in a cell; what they differ in is the luck of a start."""
+    starts: dict[int, list[float]] = {}
+    for number, values in zip(peer["starts"], peer["rounds"], strict=True):
+        starts.setdefault(number, []).append(values[metric])
+    return [statistics.median(values) for values in starts.values()]
 
 
 def _output(*command: str, directory: Path | None = None) -> str:
@@ -132,7 +145,24 @@ def save(path: Path, document: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
+    """Read a result file of this format or of the one before; ``ValueError`` for any other."""
     document: dict[str, Any] = json.loads(path.read_text())
-    if document.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a result file of this version of the benchmarks")
+    found = document.get("format")
+    if found == 1:
+        _add_starts(document)
+    elif found != FORMAT:
+        raise ValueError(f"{path} has format {found}; these benchmarks read 1 and {FORMAT}")
     return document
+
+
+def _add_starts(document: dict[str, Any]) -> None:
+    """Say of a file of format 1 what was true of all: one start a cell, but a new one for each
+    round where memory was measured."""
+    document["format"] = FORMAT
+    document["method"]["starts"] = 1
+    for outcome in document["cells"].values():
+        for peer in outcome["peers"].values():
+            if "rounds" in peer:
+                count = len(peer["rounds"])
+                memory = outcome["metric"] == "kib"
+                peer["starts"] = list(range(1, count + 1)) if memory else [1] * count

@@ -1,4 +1,4 @@
-"""``python -m benchmarks run``: cells × peers × rounds, interleaved."""
+"""``python -m benchmarks run``: cells × starts × rounds × peers, interleaved."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import measure, paths, payloads, results
+from . import paths, payloads, results
 from .cells import Cell, select
+from .contender import Contender
 from .peers import PEERS, Pair, for_cell, pair
-from .processes import BenchmarkError, Ends, Setting, cores
+from .processes import Setting, cores
 from .progress import Progress
 from .setup import build_floor, make_certificates
 
@@ -49,6 +50,8 @@ class Run:
         #: The peer that ratios are printed to.
         self.reference = "fullduplex" if "fullduplex" in names else names[-1]
         self.seconds: float = arguments.seconds
+        self.starts: int = arguments.starts
+        #: In each start.
         self.rounds: int = arguments.rounds
         # The floor is always wanted: it stands in where a peer provides one end only.
         both = [peer for one in self.pairs for peer in (one.client, one.server)]
@@ -58,7 +61,7 @@ class Run:
         self.document: dict[str, Any] = {
             "format": results.FORMAT,
             "environment": results.environment(),
-            "method": {"rounds": self.rounds, "seconds": self.seconds},
+            "method": {"starts": self.starts, "rounds": self.rounds, "seconds": self.seconds},
             "versions": self.versions,
             "missing": [peer.name for peer in peers if peer.name not in self.versions],
             "cells": {},
@@ -67,8 +70,8 @@ class Run:
             print(f"{name} is not installed; left out", file=sys.stderr)
 
     def rounds_of(self, cell: Cell) -> int:
-        """Memory hardly varies, and 10,000 connections take a while to open."""
-        return min(self.rounds, 3) if cell.kind == "idle" else self.rounds
+        """Rounds in a start; one where memory counts, since what was once touched stays resident."""
+        return 1 if cell.kind == "idle" else self.rounds
 
     def setting(self, cell: Cell) -> Setting:
         message = payloads.encoded(payloads.payload(cell.payload, cell.size))
@@ -97,8 +100,8 @@ class Run:
         ]
 
     def run(self) -> None:
-        total = sum(len(self.contenders(c)) * (self.rounds_of(c) + 1) for c in self.cells)
-        with Progress(total) as progress:
+        steps = sum(len(self.contenders(c)) * (self.rounds_of(c) + 1) for c in self.cells)
+        with Progress(self.starts * steps) as progress:
             for cell in self.cells:
                 with exclusive(self.lock):
                     outcome = self.run_cell(cell, progress)
@@ -109,67 +112,39 @@ class Run:
 
     def run_cell(self, cell: Cell, progress: Progress) -> dict[str, Any]:
         setting = self.setting(cell)
-        contenders = self.contenders(cell)
-        number_of_rounds = self.rounds_of(cell)
-        rounds: dict[str, list[measure.Values]] = {one.name: [] for one in contenders}
-        failures: dict[str, str] = {}
+        contenders = [Contender(one, setting, self.seconds) for one in self.contenders(cell)]
         with contextlib.ExitStack() as stack:
-            ready: dict[str, tuple[Ends, int]] = {}
             for one in contenders:
-                progress.step(f"{cell.name}: starting {one.name}")
-                try:
-                    ends = Ends(one.client, one.server, setting)
-                    stack.enter_context(ends)
-                    measure.prepare(cell, ends)
-                    ready[one.name] = ends, measure.calibrate(cell, ends, self.seconds)
-                except BenchmarkError as error:
-                    failures[one.name] = str(error)
-            for number in range(number_of_rounds):
-                # Every other round goes the other way, so that nobody always follows the same peer.
-                for one in contenders if number % 2 == 0 else contenders[::-1]:
-                    progress.step(f"{cell.name}: round {number + 1}, {one.name}")
-                    if one.name in failures:
-                        continue
-                    try:
-                        if cell.kind == "idle":
-                            self.restart(one, setting, ready, stack, number)
-                        ends, count = ready[one.name]
-                        rounds[one.name].append(measure.measure(cell, ends, count))
-                        if cell.kind == "idle":
-                            ends.stop()
-                    except BenchmarkError as error:
-                        failures[one.name] = str(error)
-        peers: dict[str, Any] = {}
-        for one in contenders:
-            if one.name in failures:
-                peers[one.name] = {"error": failures[one.name]}
-            else:
-                peers[one.name] = results.summary(cell, rounds[one.name])
-                peers[one.name]["count"] = ready[one.name][1]
-            peers[one.name]["client"] = one.client.name
-            peers[one.name]["server"] = one.server.name
+                stack.callback(one.stop)
+            for start in range(1, self.starts + 1):
+                self.run_start(start, cell, contenders, progress)
         return {
             "title": cell.title,
             "metric": cell.metric,
             "unit": cell.unit,
             "higher_is_better": cell.higher_is_better,
             "cores": [setting.server_core, setting.client_core],
-            "peers": peers,
+            "peers": {one.name: one.outcome() for one in contenders},
         }
 
-    @staticmethod
-    def restart(
-        one: Pair,
-        setting: Setting,
-        ready: dict[str, tuple[Ends, int]],
-        stack: contextlib.ExitStack,
-        number: int,
+    def run_start(
+        self, start: int, cell: Cell, contenders: list[Contender], progress: Progress
     ) -> None:
-        """Give every round of an idle cell a fresh server: memory once touched stays resident."""
-        if number > 0:
-            ends = Ends(one.client, one.server, setting)
-            stack.enter_context(ends)
-            ready[one.name] = ends, 1
+        """Start everybody's processes, measure them in turn for some rounds, and end them."""
+        for one in contenders:
+            progress.step(f"{cell.name}: start {start}, {one.name}")
+            one.start()
+        rounds = self.rounds_of(cell)
+        for number in range(rounds):
+            # Every other round goes the other way, so that nobody always follows the same peer;
+            # counted over all starts, or with one round in each it would always be the same way.
+            forward = ((start - 1) * rounds + number) % 2 == 0
+            for one in contenders if forward else contenders[::-1]:
+                progress.step(f"{cell.name}: start {start}, round {number + 1}, {one.name}")
+                one.measure(start)
+                if number == rounds - 1:
+                    # Not when all are done: 10,000 connections each would not fit side by side.
+                    one.stop()
 
 
 def allow_many_files() -> None:
@@ -193,12 +168,24 @@ def main(arguments: argparse.Namespace) -> None:
             sys.exit(f"error: {error}")
 
 
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", default="*", help="names or patterns, comma-separated")
     parser.add_argument("--peers", default=ALL_PEERS, help="NAME or CLIENT+SERVER, comma-separated")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.3, help="work of one measurement")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.1 seconds")
+    parser.add_argument(
+        "--starts", type=_at_least_one, default=3, help="how often the processes are started"
+    )
+    parser.add_argument("--rounds", type=_at_least_one, default=3, help="rounds in each start")
+    parser.add_argument("--seconds", type=float, default=0.15, help="work of one measurement")
+    parser.add_argument(
+        "--quick", action="store_true", help="one start with 3 rounds of 0.1 seconds"
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result file")
     parser.add_argument("--list", action="store_true", help="list cells and peers, and stop")
     parser.add_argument("--python", default=paths.default_python(), help="interpreter of the peers")

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -18,21 +17,14 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from .benchmark_helpers import POSSIBLE, REASON, ROOT, run_arguments
 
-NEEDED = ("cc", "taskset", "openssl")
-
-if (
-    sys.platform != "linux"
-    or not (ROOT / "benchmarks").is_dir()
-    or not all(map(shutil.which, NEEDED))
-):
-    pytest.skip(
-        "the benchmarks need Linux, a source tree, a C compiler, taskset and openssl",
-        allow_module_level=True,
-    )
+if not POSSIBLE:
+    pytest.skip(REASON, allow_module_level=True)
 else:
+    from benchmarks import __main__ as command_line
     from benchmarks import cells, payloads, peers, ratios
+    from benchmarks import run as run_module
     from benchmarks.processes import memory
     from benchmarks.report.__main__ import write
     from benchmarks.report.aims import aims_table, load
@@ -51,6 +43,7 @@ def peer_outcome(name: str, rounds: list[float], metric: str) -> dict[str, Any]:
         "quartiles": list(quartiles(rounds)),
         "medians": {"client_cpu_us": 1.0, "server_cpu_us": 2.0},
         "rounds": [{metric: value} for value in rounds],
+        "starts": [1, 1, 1, 2, 2],
     }
 
 
@@ -74,7 +67,7 @@ def document() -> dict[str, Any]:
         for values in peer.get("rounds", []):
             values["rate"] = 1e6 / values.pop("wall_us")
     return {
-        "format": 1,
+        "format": 2,
         "environment": {
             "date": "2026-01-01T00:00:00+00:00",
             "command": ["python", "-m", "benchmarks", "run"],
@@ -85,23 +78,10 @@ def document() -> dict[str, Any]:
             "libc": "glibc 2",
             "commit": "abc",
         },
-        "method": {"rounds": 5, "seconds": 0.1},
+        "method": {"starts": 2, "rounds": 3, "seconds": 0.1},
         "versions": {"fullduplex": {"fullduplex": "1"}, "websockets": {"websockets": "17"}},
         "cells": {"echo-32": outcome, "load-100": load},
     }
-
-
-def run_arguments(**changed: Any) -> argparse.Namespace:
-    settings = {
-        "cells": "echo-32",
-        "peers": "floor",
-        "rounds": 2,
-        "seconds": 0.005,
-        "json": None,
-        "python": sys.executable,
-        "fullduplex_python": None,
-    }
-    return argparse.Namespace(**settings | changed)
 
 
 # The suite
@@ -126,7 +106,8 @@ def test_both_ends_ours(fd: ModuleType, tmp_path: Path) -> None:
             (name, None),
         ]
         assert all(outcome["median"] > 0 for outcome in cell["peers"].values())
-        assert all(len(outcome["rounds"]) == 2 for outcome in cell["peers"].values())
+        assert all(len(outcome["rounds"]) == 4 for outcome in cell["peers"].values())
+        assert all(outcome["starts"] == [1, 1, 2, 2] for outcome in cell["peers"].values())
 
 
 def test_a_peer_that_is_missing_is_left_out_and_named(tmp_path: Path) -> None:
@@ -142,6 +123,31 @@ def test_list() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=50)
     for name in [*cells.CELLS, *peers.PEERS]:
         assert f"  {name} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "method"),
+    [([], (3, 3, 0.15)), (["--quick"], (1, 3, 0.1)), (["--starts", "5", "--rounds", "2"], (5, 2))],
+)
+def test_options_of_the_method(
+    words: list[str], method: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(run_module, "main", seen.append)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "run", *words])
+    command_line.main()
+    found = (seen[0].starts, seen[0].rounds, seen[0].seconds)
+    assert found[: len(method)] == method
+
+
+@pytest.mark.parametrize("option", ["--starts", "--rounds"])
+def test_nothing_is_measured_no_times(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "run", option, "0"])
+    with pytest.raises(SystemExit):
+        command_line.main()
+    assert f"argument {option}: 0 is less than 1" in capsys.readouterr().err
 
 
 def test_memory_of_this_process() -> None:
