@@ -24,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--record-peer", default="fullduplex", metavar="PEER")
 
 
+def _loaded(path: Path) -> dict[str, Any]:
+    try:
+        return results.load(path)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
 def _measured(arguments: argparse.Namespace, wanted: list[ratios.Expectation]) -> dict[str, Any]:
     """Measure the cells and peers that expectations name, and no others."""
     build_floor()
@@ -55,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.record:
         if arguments.result is None:
             sys.exit("error: --record needs --result FILE")
-        document = results.load(arguments.result)
+        document = _loaded(arguments.result)
         bases = [name for name in document["versions"] if name != arguments.record_peer]
         count = ratios.record(document, arguments.record_peer, bases, arguments.expected)
         print(f"{count} ranges written to {arguments.expected}")
@@ -63,7 +70,7 @@ def main(arguments: argparse.Namespace) -> None:
     chosen = {cell.name for cell in select(arguments.cells)}
     wanted = [one for one in ratios.load_expected(arguments.expected) if one.cell in chosen]
     if arguments.result is not None:
-        document = results.load(arguments.result)
+        document = _loaded(arguments.result)
     else:
         document = _measured(arguments, wanted)
     bad = _report(wanted, document)

@@ -23,7 +23,7 @@ if not POSSIBLE:
     pytest.skip(REASON, allow_module_level=True)
 else:
     from benchmarks import __main__ as command_line
-    from benchmarks import cells, payloads, peers, ratios
+    from benchmarks import cells, payloads, peers, ratios, results
     from benchmarks import run as run_module
     from benchmarks.processes import memory
     from benchmarks.report.__main__ import write
@@ -222,6 +222,69 @@ def test_report(document: dict[str, Any], tmp_path: Path) -> None:
     assert "9.71 ×" in page
     assert "<no> answer & more" in page
     assert "`python -m benchmarks run`" in page
+    method = "3 interleaved rounds of about 0.1 s in each of 2 starts for each peer"
+    assert f"- Method: medians of {method}" in page
+    assert "3 interleaved rounds in each of 2 starts; whiskers" in charts[0].read_text()
+
+
+def test_report_shows_how_far_starts_are_apart(document: dict[str, Any], tmp_path: Path) -> None:
+    peer = document["cells"]["echo-32"]["peers"]["fullduplex"]
+    assert results.by_start(peer, "wall_us") == pytest.approx([10.5, 10.3])
+    write(document, tmp_path)
+    page = (tmp_path / "tables.md").read_text()
+    assert "| peer | median | quartiles | by start | to Fullduplex |" in page
+    assert "| **Fullduplex** | 10.4 | 10.2 to 10.5 | 10.3 to 10.5 |" in page
+    assert "| aiohttp + uvloop | failed | | | | <no> answer & more |" in page
+
+
+def without_starts(document: dict[str, Any], path: Path) -> Path:
+    """Write a result file as it was before processes were started more than once."""
+    document["format"] = 1
+    document["method"] = {"rounds": 5, "seconds": 0.1}
+    idle = document["cells"]["idle-1000"] = copy.deepcopy(document["cells"]["echo-32"])
+    idle["metric"] = "kib"
+    for cell in document["cells"].values():
+        for peer in cell["peers"].values():
+            peer.pop("starts", None)
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_result_file_from_before_there_were_starts(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    found = results.load(without_starts(document, tmp_path / "result.json"))
+    assert found["method"] == {"starts": 1, "rounds": 5, "seconds": 0.1}
+    starts = {name: cell["peers"]["fullduplex"]["starts"] for name, cell in found["cells"].items()}
+    # Memory has always been measured in new processes.
+    assert starts == {"echo-32": [1] * 5, "load-100": [1] * 5, "idle-1000": [1, 2, 3, 4, 5]}
+    del found["cells"]["idle-1000"]  # the fixture has none of its values
+    write(found, tmp_path)
+    page = (tmp_path / "tables.md").read_text()
+    assert "| peer | median | quartiles | to Fullduplex |" in page
+    assert "medians of 5 interleaved rounds of about 0.1 s for each peer" in page
+    assert "tarts" not in page
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["benchmarks.report", "RESULT", "--out", "OUT"],
+        ["benchmarks", "check", "--result", "RESULT"],
+        ["benchmarks", "check", "--result", "RESULT", "--record", "--expected", "OUT"],
+    ],
+)
+def test_a_result_file_of_another_format_is_refused(
+    command: list[str], document: dict[str, Any], tmp_path: Path
+) -> None:
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps(document | {"format": 3}))
+    names = {"RESULT": str(result), "OUT": str(tmp_path / "out")}
+    words = [sys.executable, "-m", *(names.get(word, word) for word in command)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=50)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {result} has format 3; these benchmarks read 1 and 2\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_aims_beside_what_was_measured(document: dict[str, Any]) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from .. import results
 from .groups import GROUPS, OVERVIEW, in_group
 from .svg import chart
-from .tables import tables
+from .tables import in_starts, tables
 
 
 def _note(document: dict[str, Any]) -> str:
     environment = document["environment"]
     method = document["method"]
     return (
-        f"Medians of {method['rounds']} interleaved rounds; whiskers: quartiles."
+        f"Medians of {method['rounds']} interleaved rounds{in_starts(document)}; whiskers: quartiles."
         " Cut bars are longer than drawn.\n"
         f"{environment['cpu']}, {environment['kernel']}, {environment['date'][:10]}."
     )
@@ -44,7 +45,11 @@ def main() -> None:
     parser.add_argument("result", type=Path, help="file written by run --json")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     arguments = parser.parse_args()
-    for path in write(results.load(arguments.result), arguments.out):
+    try:
+        document = results.load(arguments.result)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    for path in write(document, arguments.out):
         print(path)
 
 

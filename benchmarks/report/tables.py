@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import results
 from ..paths import AIMS
 from .aims import aims_table, load
 from .groups import GROUPS, figure, in_group, label, ranked
@@ -12,6 +13,9 @@ _EXPLAINED = """\
 *To Fullduplex*: what the peer costs as a multiple of what Fullduplex costs. Above 1, Fullduplex is
 ahead; below 1, the peer is."""
 
+_STARTS_EXPLAINED = """\
+*By start*: the lowest and the highest median of a single start of the peer's processes. Medians and
+quartiles are those of all rounds of all starts."""
 
 _AIMS_EXPLAINED = """\
 What Fullduplex costs as a multiple of what the other costs, by the figure that the cell is about;
@@ -40,16 +44,28 @@ def _extra(cell: dict[str, Any], peer: dict[str, Any]) -> str:
     return f"{figure(client)} + {figure(server)} µs"
 
 
-def cell_table(cell: dict[str, Any]) -> str:
+def in_starts(document: dict[str, Any]) -> str:
+    """In how many starts the rounds were made, in words; nothing for a single one."""
+    return f" in each of {document['method']['starts']} starts" if _several_starts(document) else ""
+
+
+def _several_starts(document: dict[str, Any]) -> bool:
+    return bool(document["method"]["starts"] > 1)
+
+
+def cell_table(cell: dict[str, Any], several_starts: bool) -> str:
     """One cell: peers, best first; those that failed, last."""
     reference = _reference(cell)
     idle = cell["metric"] == "kib"
+    heads = ["peer", "median", "quartiles", "to Fullduplex"]
+    heads.append("also, a connection" if idle else "CPU time, client + server")
+    if several_starts:
+        heads.insert(3, "by start")
     lines = [
         f"**{cell['title']}** ({cell['unit']})",
         "",
-        "| peer | median | quartiles | to Fullduplex | "
-        + ("also, a connection |" if idle else "CPU time, client + server |"),
-        "|---|---:|---:|---:|---:|",
+        f"| {' | '.join(heads)} |",
+        "|---|" + "---:|" * (len(heads) - 1),
     ]
     for name, peer in ranked(cell):
         low, high = peer["quartiles"]
@@ -57,14 +73,17 @@ def cell_table(cell: dict[str, Any]) -> str:
         shown = label(peer, name)
         if name == "fullduplex":
             shown, times = f"**{shown}**", ""
-        lines.append(
-            f"| {shown} | {figure(peer['median'])} | {figure(low)} to {figure(high)} "
-            f"| {times} | {_extra(cell, peer)} |"
-        )
+        row = [shown, figure(peer["median"]), f"{figure(low)} to {figure(high)}", times]
+        row.append(_extra(cell, peer))
+        if several_starts:
+            starts = results.by_start(peer, cell["metric"])
+            row.insert(3, f"{figure(min(starts))} to {figure(max(starts))}")
+        lines.append(f"| {' | '.join(row)} |")
     for name, peer in cell["peers"].items():
         if "error" in peer:
             error = peer["error"].replace("|", "/")
-            lines.append(f"| {label(peer, name)} | failed | | | {error} |")
+            empty = "| " * (len(heads) - 3)
+            lines.append(f"| {label(peer, name)} | failed {empty}| {error} |")
     return "\n".join(lines)
 
 
@@ -81,7 +100,7 @@ def provenance(document: dict[str, Any]) -> str:
         f"- Command: `{' '.join(environment['command'])}`",
         f"- Machine: {machine}; {environment['kernel']}; {environment['libc']}",
         f"- Date: {environment['date']}; source: {environment['commit']}",
-        f"- Method: {method_text} for each peer",
+        f"- Method: {method_text}{in_starts(document)} for each peer",
         f"- Versions: {versions}",
     ]
     return "\n".join(lines)
@@ -94,10 +113,12 @@ def tables(document: dict[str, Any]) -> str:
         parts += ["## Aims", _AIMS_EXPLAINED, aims]
     parts.append("## All figures")
     parts.append(_EXPLAINED)
+    if several := _several_starts(document):
+        parts.append(_STARTS_EXPLAINED)
     for _, heading, pattern in GROUPS:
         names = in_group(document, pattern)
         if names:
             parts.append(f"### {heading}")
-            parts.extend(cell_table(document["cells"][name]) for name in names)
+            parts.extend(cell_table(document["cells"][name], several) for name in names)
     parts.extend(["## How these figures were made", provenance(document)])
     return "\n\n".join(parts) + "\n"
