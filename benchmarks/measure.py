@@ -23,12 +23,12 @@ def prepare(cell: Cell, ends: Ends) -> None:
     """Open the connections of the cell."""
     if cell.kind == "idle":
         return  # this cell opens them itself, when it is measured
-    if cell.kind in ("load", "broadcast"):
-        ends.client.do(f"open {cell.connections}")
+    several = cell.kind in ("load", "broadcast")
+    ends.client.do(f"open {cell.connections}" if several else "open")
+    if cell.kind == "broadcast":
         # The handlers of the last connections may still be on their way to the list of receivers.
+        # In the other cells the first answer, which is not measured, says that a handler is there.
         time.sleep(_SETTLE)
-    else:
-        ends.client.do("open")
 
 
 def warm_up(cell: Cell, ends: Ends, seconds: float) -> int:

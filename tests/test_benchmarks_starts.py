@@ -199,3 +199,14 @@ def test_no_connection_is_left_out() -> None:
     count, done, _ = warmed_up("load-500", lambda before: 1e7, 0.1)
     assert count == 500
     assert min(done) == 500
+
+
+@pytest.mark.parametrize(("cell", "waits"), [("load-100", []), ("broadcast-1000", [0.7])])
+def test_only_broadcasts_wait_for_handlers_that_have_nothing_to_answer(
+    cell: str, waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(measure.time, "sleep", waited.append)
+    ends: Any = argparse.Namespace(client=FakeEnd(lambda done: 1e6))
+    measure.prepare(cells.CELLS[cell], ends)
+    assert waited == waits
