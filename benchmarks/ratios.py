@@ -21,6 +21,9 @@ class Ratio:
     median: float
     low: float
     high: float
+    #: The median of each start. All peers are measured in turn within a start, so what these differ
+    #: in is the luck of the starts, not what else the machine did.
+    starts: tuple[float, ...]
 
 
 def ratio(document: dict[str, Any], cell: str, peer: str, base: str) -> Ratio | None:
@@ -37,7 +40,11 @@ def ratio(document: dict[str, Any], cell: str, peer: str, base: str) -> Ratio | 
         ours, theirs = theirs, ours
     values = [a / b for a, b in zip(ours, theirs, strict=True)]
     low, high = quartiles(values)
-    return Ratio(cell, peer, base, statistics.median(values), low, high)
+    by_start: dict[int, list[float]] = {}
+    for start, value in zip(pairs[0]["starts"], values, strict=True):
+        by_start.setdefault(start, []).append(value)
+    starts = tuple(statistics.median(some) for some in by_start.values())
+    return Ratio(cell, peer, base, statistics.median(values), low, high, starts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -60,14 +60,6 @@ def summary(cell: Cell, rounds: list[Values], starts: list[int]) -> dict[str, An
     }
 
 
-def by_start(peer: dict[str, Any], metric: str) -> list[float]:
-    """The median of each start of a peer in a cell; what they differ in is the luck of a start."""
-    starts: dict[int, list[float]] = {}
-    for number, values in zip(peer["starts"], peer["rounds"], strict=True):
-        starts.setdefault(number, []).append(values[metric])
-    return [statistics.median(values) for values in starts.values()]
-
-
 def _output(*command: str, directory: Path | None = None) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=directory, check=True)

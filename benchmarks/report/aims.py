@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import ratios
-from .groups import LABELS
+from .groups import LABELS, several_starts, spread
 
 _HEAD = """\
 | cell | compared with | aim: at most | measured | quartiles | |
 |---|---|---:|---:|---:|---|"""
+
+_HEAD_WITH_STARTS = """\
+| cell | compared with | aim: at most | measured | quartiles | by start | |
+|---|---|---:|---:|---:|---:|---|"""
 
 
 def load(path: Path) -> dict[str, dict[str, float]]:
@@ -23,6 +27,7 @@ def load(path: Path) -> dict[str, dict[str, float]]:
 def aims_table(document: dict[str, Any], aims: dict[str, dict[str, float]]) -> str:
     """A line for each aim whose cell and peer were measured; empty if none was."""
     lines = []
+    starts = several_starts(document)
     for cell, wanted in aims.items():
         for base, most in wanted.items():
             found = ratios.ratio(document, cell, "fullduplex", base)
@@ -32,6 +37,8 @@ def aims_table(document: dict[str, Any], aims: dict[str, dict[str, float]]) -> s
             verdict = "reached" if found.median <= most else "**missed**"
             lines.append(
                 f"| {title} | {LABELS.get(base, base)} | {most:.2f} | {found.median:.2f} "
-                f"| {found.low:.2f} to {found.high:.2f} | {verdict} |"
+                f"| {found.low:.2f} to {found.high:.2f} "
+                + (f"| {spread(found.starts)} | {verdict} |" if starts else f"| {verdict} |")
             )
-    return "\n".join([_HEAD, *lines]) if lines else ""
+    head = _HEAD_WITH_STARTS if starts else _HEAD
+    return "\n".join([head, *lines]) if lines else ""

@@ -55,6 +55,16 @@ def in_group(document: dict[str, Any], pattern: str) -> list[str]:
     return [name for name in document["cells"] if fnmatch.fnmatch(name, pattern)]
 
 
+def several_starts(document: dict[str, Any]) -> bool:
+    """Whether processes were started more than once, so that there is a spread between starts."""
+    return bool(document["method"]["starts"] > 1)
+
+
+def spread(starts: tuple[float, ...]) -> str:
+    """From the lowest to the highest ratio of a start."""
+    return f"{min(starts):.2f} to {max(starts):.2f}"
+
+
 def figure(value: float) -> str:
     """Three significant digits, and no exponent."""
     if value >= 1000:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import results
+from .. import ratios
 from ..paths import AIMS
 from .aims import aims_table, load
-from .groups import GROUPS, figure, in_group, label, ranked
+from .groups import GROUPS, figure, in_group, label, ranked, several_starts, spread
 
 _EXPLAINED = """\
 *To Fullduplex*: what the peer costs as a multiple of what Fullduplex costs. Above 1, Fullduplex is
 ahead; below 1, the peer is."""
 
 _STARTS_EXPLAINED = """\
-*By start*: the lowest and the highest median of a single start of the peer's processes. Medians and
-quartiles are those of all rounds of all starts."""
+*By start*: the same of each single start of the processes, the lowest and the highest; peers are
+compared round by round there. Medians and quartiles are those of all rounds of all starts."""
 
 _AIMS_EXPLAINED = """\
 What Fullduplex costs as a multiple of what the other costs, by the figure that the cell is about;
 the aims were set before there was any code. Medians and quartiles of the ratios of each round."""
+
+_AIMS_STARTS_EXPLAINED = "*By start*: the lowest and the highest median of a single start."
 
 
 def _reference(cell: dict[str, Any]) -> float | None:
@@ -46,21 +48,24 @@ def _extra(cell: dict[str, Any], peer: dict[str, Any]) -> str:
 
 def in_starts(document: dict[str, Any]) -> str:
     """In how many starts the rounds were made, in words; nothing for a single one."""
-    return f" in each of {document['method']['starts']} starts" if _several_starts(document) else ""
+    return f" in each of {document['method']['starts']} starts" if several_starts(document) else ""
 
 
-def _several_starts(document: dict[str, Any]) -> bool:
-    return bool(document["method"]["starts"] > 1)
+def _by_start(document: dict[str, Any], cell: str, name: str) -> str:
+    found = ratios.ratio(document, cell, name, "fullduplex")
+    return spread(found.starts) if found is not None and name != "fullduplex" else ""
 
 
-def cell_table(cell: dict[str, Any], several_starts: bool) -> str:
+def cell_table(document: dict[str, Any], cell_name: str) -> str:
     """One cell: peers, best first; those that failed, last."""
+    cell = document["cells"][cell_name]
+    starts = several_starts(document)
     reference = _reference(cell)
     idle = cell["metric"] == "kib"
     heads = ["peer", "median", "quartiles", "to Fullduplex"]
     heads.append("also, a connection" if idle else "CPU time, client + server")
-    if several_starts:
-        heads.insert(3, "by start")
+    if starts:
+        heads.insert(4, "by start")
     lines = [
         f"**{cell['title']}** ({cell['unit']})",
         "",
@@ -75,9 +80,8 @@ def cell_table(cell: dict[str, Any], several_starts: bool) -> str:
             shown, times = f"**{shown}**", ""
         row = [shown, figure(peer["median"]), f"{figure(low)} to {figure(high)}", times]
         row.append(_extra(cell, peer))
-        if several_starts:
-            starts = results.by_start(peer, cell["metric"])
-            row.insert(3, f"{figure(min(starts))} to {figure(max(starts))}")
+        if starts:
+            row.insert(4, _by_start(document, cell_name, name))
         lines.append(f"| {' | '.join(row)} |")
     for name, peer in cell["peers"].items():
         if "error" in peer:
@@ -110,15 +114,16 @@ def tables(document: dict[str, Any]) -> str:
     """The whole result file as a page."""
     parts = ["<!-- Made by `python -m benchmarks.report`; edits will be lost. -->"]
     if aims := aims_table(document, load(AIMS)):
-        parts += ["## Aims", _AIMS_EXPLAINED, aims]
+        starts = [_AIMS_STARTS_EXPLAINED] if several_starts(document) else []
+        parts += ["## Aims", _AIMS_EXPLAINED, *starts, aims]
     parts.append("## All figures")
     parts.append(_EXPLAINED)
-    if several := _several_starts(document):
+    if several_starts(document):
         parts.append(_STARTS_EXPLAINED)
     for _, heading, pattern in GROUPS:
         names = in_group(document, pattern)
         if names:
             parts.append(f"### {heading}")
-            parts.extend(cell_table(document["cells"][name], several) for name in names)
+            parts.extend(cell_table(document, name) for name in names)
     parts.extend(["## How these figures were made", provenance(document)])
     return "\n\n".join(parts) + "\n"
