@@ -56,7 +56,7 @@ class Contender:
         with self._noting_failure():
             self.ends = Ends(self.pair.client, self.pair.server, self.setting)
             measure.prepare(cell, self.ends)
-            count = measure.warm_up(cell, self.ends, self.seconds)
+            count = measure.warm_up(cell, self.ends, self.pair.warm_up, self.seconds)
             if self.count is None:
                 self.count = count
 

@@ -9,9 +9,8 @@ from .processes import BenchmarkError, Ends, memory
 
 _COMMAND = {"load": "pingpong"}
 
-#: Seconds that new processes work before they are measured, for compilers that first look on:
-#: without them, the first measurement of ws (on Node.js) takes up to 2.8 times as long as the others.
-WARM_UP = 0.2
+#: Seconds of a call to warm up; long enough to be timed.
+_PORTION = 0.03
 
 #: Long enough for handlers to start, and for buffers to be given back before memory is looked at.
 _SETTLE = 0.7
@@ -31,8 +30,8 @@ def prepare(cell: Cell, ends: Ends) -> None:
         time.sleep(_SETTLE)
 
 
-def warm_up(cell: Cell, ends: Ends, seconds: float) -> int:
-    """Let new processes work for a while.
+def warm_up(cell: Cell, ends: Ends, warm: float, seconds: float) -> int:
+    """Let new processes work for ``warm`` seconds.
 
     Returns how often to repeat the cell's work so that it takes about ``seconds``.
     """
@@ -45,12 +44,12 @@ def warm_up(cell: Cell, ends: Ends, seconds: float) -> int:
     costs: list[float] = []
     total = 0
     # With one call only, an interruption of the whole machine would be taken for the cost.
-    while total < WARM_UP * 1e9 or len(costs) < 2:
+    while total < warm * 1e9 or len(costs) < 2:
         elapsed = max(_work(cell, ends, count), 1)
         total += elapsed
         costs.append(elapsed / count)
         # Carefully, and never much longer than wanted: a message may take a microsecond or a second.
-        count = max(least, min(count * 4, round(WARM_UP * 1e9 / 4 / min(costs))))
+        count = max(least, min(count * 4, round(_PORTION * 1e9 / min(costs))))
     return max(least, round(seconds * 1e9 / min(costs)))
 
 

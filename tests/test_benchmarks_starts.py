@@ -167,7 +167,7 @@ def test_all_starts_do_the_same_work(
     fake_ends: type[FakeEnds], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: list[int] = []
-    monkeypatch.setattr(measure, "warm_up", lambda cell, ends, seconds: len(fake_ends.events))
+    monkeypatch.setattr(measure, "warm_up", lambda cell, ends, warm, seconds: len(fake_ends.events))
     monkeypatch.setattr(
         measure, "measure", lambda cell, ends, count: counts.append(count) or {"wall_us": 1.0}
     )
@@ -182,17 +182,26 @@ def warmed_up(
     """Return the count, the repetitions of each call, and the seconds of all of them."""
     end = FakeEnd(cost)
     ends: Any = argparse.Namespace(client=end)
-    return measure.warm_up(cells.CELLS[cell], ends, seconds), end.done, end.spent / 1e9
+    return measure.warm_up(cells.CELLS[cell], ends, 0.5, seconds), end.done, end.spent / 1e9
 
 
 def test_the_count_is_that_of_a_warm_process() -> None:
     count, _, spent = warmed_up("echo-32", lambda before: 1e5 if before < 1000 else 1e4, 0.1)
     assert count == 10_000
-    assert measure.WARM_UP <= spent <= measure.WARM_UP * 1.5
+    assert 0.5 <= spent <= 0.6
 
 
 def test_slow_work_is_hardly_repeated_to_warm_up() -> None:
     assert warmed_up("receive-1m-mixed", lambda before: 5e8, 0.1) == (1, [1, 1, 1], 1.5)
+
+
+def test_a_pair_warms_up_as_long_as_its_slower_end() -> None:
+    assert peers.pair("ws+fullduplex").warm_up == peers.pair("fullduplex+ws").warm_up == 1.0
+    assert peers.pair("fullduplex").warm_up < 1.0
+    # The program that stands in for an end keeps nobody from warming up.
+    busy = peers.for_cell(peers.pair("ws"), cells.CELLS["load-100"])
+    assert busy is not None
+    assert busy.warm_up == 1.0
 
 
 def test_no_connection_is_left_out() -> None:
