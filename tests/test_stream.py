@@ -113,6 +113,42 @@ def test_masked_message_into_a_decoder(
         assert not one.torn
 
 
+def test_many_masked_messages_go_either_way(fd: ModuleType, pair: Any) -> None:
+    """At once or in pieces, whichever is tried: more messages than until the second trial."""
+    one, other = pair
+    decoder = fd.codec.Decoder(masked=True)
+    chance = random.Random(1)
+    for size in (131_072 + chance.randrange(200_000) for _ in range(40)):
+        payload = chance.randbytes(size)
+        writing = Background(one.write_masked, *masked(fd, payload), None)
+        while (message := decoder.pull()) is None:
+            assert other.read(decoder, None) > 0
+        assert message == payload
+        assert writing.result()
+
+
+def test_masked_messages_of_several_threads(fd: ModuleType) -> None:
+    """Who is held up in the midst of a large message has nothing that the others need."""
+    ends = [tcp_pair() for _ in range(3)]
+    streams = [[fd.stream.open_stream(sock) for sock in pair] for pair in ends]
+    payloads = [random.Random(seed).randbytes(30_000_000 >> seed * 4) for seed in range(3)]
+    held, *others = (
+        Background(one.write_masked, *masked(fd, payload), None)
+        for (one, _), payload in zip(streams, payloads, strict=True)
+    )
+    for writing, (_, other), payload in zip(
+        (*others, held), (*streams[1:], streams[0]), (*payloads[1:], payloads[0]), strict=True
+    ):
+        decoder = fd.codec.Decoder(masked=True, max_message=None)
+        while (message := decoder.pull()) is None:
+            assert other.read(decoder, None) > 0
+        assert message == payload
+        assert writing.result()
+    for pair in streams:
+        for stream in pair:
+            stream.close()
+
+
 @pytest.mark.parametrize("method", ["read", "recv_into"])
 def test_deadline_of_reading(fd: ModuleType, pair: Any, method: str) -> None:
     stream = pair[0]

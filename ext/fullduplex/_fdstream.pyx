@@ -88,6 +88,23 @@ cdef extern from "../atomic.h" nogil:
     ctypedef long fdx_atomic
     long fdx_atomic_add(fdx_atomic *at, long value)
 
+cdef extern from "../pieces.h" nogil:
+    enum:
+        PIECES_LEAST
+        PIECES_PART
+        PIECES_WHOLE
+        PIECES_LEAD
+        PIECES_AT_ONCE
+    struct pieces:
+        pass
+    void pieces_init(pieces *)
+    int pieces_next(const pieces *)
+    void pieces_note(pieces *, size_t size, double ns)
+    double pieces_clock()
+    uint8_t *pieces_take()
+    void pieces_give(uint8_t *memory)
+    void pieces_forked()
+
 cdef extern from "../turns.h" nogil:
     struct turns:
         int epoll_fd
@@ -105,9 +122,6 @@ cdef extern from "../turns.h" nogil:
 
 cdef enum:
     HELD_SIZE = 16384  # writes up to this size keep the interpreter lock
-    MASKED_WHOLE = 131072  # payloads up to this size are masked whole, and sent with one call
-    MASKED_PIECE = 49152  # larger ones a piece at a time, which stays in the first-level cache
-    HEAD_ROOM = 64  # for the header before the first piece, which stays aligned
 
     # See Turns. Counted in reads of one connection.
     ALONE = 256        # reads with no other ready, before it leaves
@@ -129,12 +143,14 @@ cdef class Turns:
     cdef fdx_atomic contending  # threads that want the interpreter lock after a recv(2)
     cdef unsigned long main     # the main thread's ident: it handles signals, and does not take turns
     # Public for tests: what makes a crowd (others that want the interpreter lock at the same time), and after how
-    # many reads in a crowd, more than without one, a connection joins.
-    cdef public int crowd, patience
+    # many reads in a crowd, more than without one, a connection joins; and what makes a throng, in
+    # which one read counts as `patience` of them.
+    cdef public int crowd, patience, throng
 
     def __cinit__(self):
         self.crowd = 1
         self.patience = 16
+        self.throng = 128
         self.renew()
 
     cdef bint join(self, turn *me, int fd) noexcept:
@@ -150,6 +166,7 @@ cdef class Turns:
             self.all.epoll_fd = -1
         self.all = NULL
         self.contending = 0
+        pieces_forked()
         self.main = threading.main_thread().ident or 0
 
     @property
@@ -176,6 +193,7 @@ cdef class FdStream(Stream):
     cdef int score                # reads in a crowd, less those without
     cdef int penalty
     cdef unsigned int held        # turns since it joined
+    cdef pieces pieces            # the writer's role guards it
 
     def __init__(self, sock):
         Stream.__init__(self, sock)
@@ -184,6 +202,7 @@ cdef class FdStream(Stream):
         self.fd = sock.fileno()
         self.slice = WAIT_SLICE or 0.0
         self.penalty = PENALTY
+        pieces_init(&self.pieces)
         # Other sockets may read less than there is, which turns do not reckon with.
         if FDX_ONE_AT_A_TIME and self.slice == 0.0 and SocketType.type.__get__(sock) == SOCK_STREAM \
                 and SocketType.family.__get__(sock) in (AF_INET, AF_INET6) and sock.proto in (0, IPPROTO_TCP):
@@ -244,10 +263,13 @@ cdef class FdStream(Stream):
         if self.turn.of != NULL and self.turn.of.epoll_fd >= 0:
             turn_yield(&self.turn)
 
-    cdef void _crowded(self, bint crowd) noexcept:
-        """Note how it was after a recv(2), and join if that is the rule."""
-        if crowd:
-            self.score += 1
+    cdef void _crowded(self, long others) noexcept:
+        """Note how many others wanted the interpreter lock after a recv(2), and join if that is the rule."""
+        if others >= self.turns.crowd:
+            # Where hundreds wait for the lock, each reads so seldom that `patience` of its reads take seconds, in which all
+            # of them wake every 5 ms to ask for it again.
+            if self.score < self.turns.patience:
+                self.score += self.turns.patience if others >= self.turns.throng else 1
             if self.score >= self.turns.patience and self.turn.of == NULL and self.turns.join(&self.turn, self.fd):
                 self.held = 0
         elif self.score > 0:
@@ -304,7 +326,7 @@ cdef class FdStream(Stream):
                     others = fdx_atomic_add(&self.turns.contending, 1)
             if flags == 0 and self.turns is not None:
                 fdx_atomic_add(&self.turns.contending, -1)
-                self._crowded(others >= self.turns.crowd)
+                self._crowded(others)
             if count >= 0:
                 return count
             if self.aborted:
@@ -450,22 +472,39 @@ cdef class FdStream(Stream):
 
     cpdef bint write_masked(self, bytes header, Encoder encoder, payload, deadline) except? -1:
         cdef Py_buffer view
-        cdef uint8_t *scratch
-        cdef size_t room
         if self.backlog and not self.flush(deadline):
             return False
         PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
         try:
-            room = <size_t>view.len if view.len <= MASKED_WHOLE else MASKED_PIECE
-            scratch = <uint8_t *>PyMem_Malloc(HEAD_ROOM + room)
-            if scratch is NULL:
-                raise MemoryError()
-            try:
-                return self._send_masked(scratch, room, header, encoder, <const uint8_t *>view.buf, <size_t>view.len, deadline)
-            finally:
-                PyMem_Free(scratch)
+            return self._mask_and_send(header, encoder, <const uint8_t *>view.buf, <size_t>view.len, deadline)
         finally:
             PyBuffer_Release(&view)
+
+    cdef bint _mask_and_send(self, bytes header, Encoder encoder, const uint8_t *data, size_t size, deadline) except? -1:
+        """Choose the way, see pieces.h, and the memory."""
+        cdef uint8_t *kept = pieces_take()
+        cdef uint8_t *scratch = kept
+        cdef bint choice = size > PIECES_LEAST and kept is not NULL
+        cdef size_t room = PIECES_WHOLE
+        cdef double start = 0.0
+        if choice:
+            start = pieces_clock()
+            if pieces_next(&self.pieces) != PIECES_AT_ONCE:
+                room = PIECES_PART
+        elif kept is NULL:
+            room = size if size <= PIECES_LEAST else PIECES_PART
+            scratch = <uint8_t *>PyMem_Malloc(PIECES_LEAD + room)
+            if scratch is NULL:
+                raise MemoryError()
+        try:
+            return self._send_masked(scratch, room, header, encoder, data, size, deadline)
+        finally:
+            if kept is NULL:
+                PyMem_Free(scratch)
+            else:
+                pieces_give(kept)
+            if choice:
+                pieces_note(&self.pieces, size, pieces_clock() - start)
 
     cdef bint _send_masked(
         self, uint8_t *scratch, size_t room, bytes header, Encoder encoder, const uint8_t *data, size_t size, deadline
@@ -478,13 +517,13 @@ cdef class FdStream(Stream):
         cdef Py_ssize_t count
         cdef int code
         cdef bint wait
-        memcpy(scratch + HEAD_ROOM - lead, PyBytes_AS_STRING(header), lead)
+        memcpy(scratch + PIECES_LEAD - lead, PyBytes_AS_STRING(header), lead)
         while True:
             with nogil:
                 while True:
                     part = room if size - offset > room else size - offset
-                    fdx_mask(scratch + HEAD_ROOM, data + offset, part, encoder.key, <unsigned>(offset & 3), encoder.cpu)
-                    start = scratch + HEAD_ROOM - lead
+                    fdx_mask(scratch + PIECES_LEAD, data + offset, part, encoder.key, <unsigned>(offset & 3), encoder.cpu)
+                    start = scratch + PIECES_LEAD - lead
                     length = lead + part
                     count = send(self.fd, start, length, MSG_NOSIGNAL | MSG_DONTWAIT)
                     code = c_errno

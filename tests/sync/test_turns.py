@@ -36,9 +36,13 @@ class Crowd:
         if fd.IMPLEMENTATION == "compiled" and sys.platform == "linux" and not free:
             self.turns = importlib.import_module(f"{fd.__name__}._fdstream")._turns
 
-    def set(self, crowd: int, patience: int) -> None:
+    def set(self, crowd: int, patience: int, throng: int = 1000) -> None:
         if self.turns is not None:
-            self.turns.crowd, self.turns.patience = crowd, patience
+            self.turns.crowd, self.turns.patience, self.turns.throng = crowd, patience, throng
+
+    def get(self) -> tuple[int, int, int]:
+        turns = self.turns
+        return (0, 0, 0) if turns is None else (turns.crowd, turns.patience, turns.throng)
 
     def expect(self, condition: Callable[[int], bool]) -> None:
         if self.turns is not None:
@@ -48,7 +52,7 @@ class Crowd:
 @pytest.fixture
 def crowd(fd: ModuleType) -> Iterator[Crowd]:
     crowd = Crowd(fd)
-    before = (crowd.turns.crowd, crowd.turns.patience) if crowd.turns is not None else (0, 0)
+    before = crowd.get()
     crowd.set(0, 1)
     yield crowd
     crowd.set(*before)
@@ -180,6 +184,16 @@ def test_connections_leave_when_they_are_alone(fd: ModuleType, crowd: Crowd) -> 
         crowd.set(1000, 1000)
         exchange([connection], 600)
         crowd.expect(lambda members: members == 0)
+
+
+def test_one_read_in_a_throng_is_enough_to_join(fd: ModuleType, crowd: Crowd) -> None:
+    crowd.set(0, 1000)
+    with running(fd, echo) as server, server.dial() as connection:
+        exchange([connection], 20)
+        crowd.expect(lambda members: members == 0)
+        crowd.set(0, 1000, throng=0)
+        exchange([connection], 2)
+        crowd.expect(lambda members: members == 1)  # the server's; the client's reads have a time-out
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
