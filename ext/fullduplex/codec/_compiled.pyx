@@ -43,7 +43,7 @@ cdef enum:
     FIRST_ROOM = 2048        # an idle connection's input
     READ_SIZE = 16384        # what one read of small frames may bring
     DIRECT_SIZE = 4096       # a frame with so much to come is read into its message
-    MAX_READ = 262144        # more would only push the processor's cache out
+    MAX_READ = 1048576       # at the end of each read an acknowledgement goes out: fewer are cheaper
     PIECE = 65536            # unmasked and checked at once, while it is in the cache
     COMPRESSED_SLACK = 1024  # how much longer than its limit a compressed frame may be, beside an eighth
 
