@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 import struct
 import time
@@ -118,13 +119,16 @@ def test_many_masked_messages_go_either_way(fd: ModuleType, pair: Any) -> None:
     one, other = pair
     decoder = fd.codec.Decoder(masked=True)
     chance = random.Random(1)
+    ways = set()
     for size in (131_072 + chance.randrange(200_000) for _ in range(40)):
         payload = chance.randbytes(size)
+        ways.add(getattr(one, "in_pieces", None))
         writing = Background(one.write_masked, *masked(fd, payload), None)
         while (message := decoder.pull()) is None:
             assert other.read(decoder, None) > 0
         assert message == payload
         assert writing.result()
+    assert ways in ({False, True}, {None})
 
 
 def test_masked_messages_of_several_threads(fd: ModuleType) -> None:
@@ -132,10 +136,11 @@ def test_masked_messages_of_several_threads(fd: ModuleType) -> None:
     ends = [tcp_pair() for _ in range(3)]
     streams = [[fd.stream.open_stream(sock) for sock in pair] for pair in ends]
     payloads = [random.Random(seed).randbytes(30_000_000 >> seed * 4) for seed in range(3)]
-    held, *others = (
-        Background(one.write_masked, *masked(fd, payload), None)
-        for (one, _), payload in zip(streams, payloads, strict=True)
-    )
+    writings = []
+    for (one, _), (_, sock), payload in zip(streams, ends, payloads, strict=True):
+        writings.append(Background(one.write_masked, *masked(fd, payload), None))
+        assert select.select([sock], [], [], 60)[0]  # it is in the midst of its message
+    held, *others = writings
     for writing, (_, other), payload in zip(
         (*others, held), (*streams[1:], streams[0]), (*payloads[1:], payloads[0]), strict=True
     ):

@@ -166,7 +166,6 @@ cdef class Turns:
             self.all.epoll_fd = -1
         self.all = NULL
         self.contending = 0
-        pieces_forked()
         self.main = threading.main_thread().ident or 0
 
     @property
@@ -179,9 +178,14 @@ cdef class Turns:
             turns_free(self.all)
 
 
+def _after_fork():
+    _turns.renew()
+    pieces_forked()
+
+
 _turns = Turns()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_turns.renew)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @cython.final
@@ -487,6 +491,7 @@ cdef class FdStream(Stream):
         cdef bint choice = size > PIECES_LEAST and kept is not NULL
         cdef size_t room = PIECES_WHOLE
         cdef double start = 0.0
+        cdef bint done
         if choice:
             start = pieces_clock()
             if pieces_next(&self.pieces) != PIECES_AT_ONCE:
@@ -497,14 +502,20 @@ cdef class FdStream(Stream):
             if scratch is NULL:
                 raise MemoryError()
         try:
-            return self._send_masked(scratch, room, header, encoder, data, size, deadline)
+            done = self._send_masked(scratch, room, header, encoder, data, size, deadline)
         finally:
             if kept is NULL:
                 PyMem_Free(scratch)
             else:
                 pieces_give(kept)
-            if choice:
-                pieces_note(&self.pieces, size, pieces_clock() - start)
+        if choice and done:
+            pieces_note(&self.pieces, size, pieces_clock() - start)
+        return done
+
+    @property
+    def in_pieces(self):
+        """Whether the next large masked message goes in pieces; for tests."""
+        return pieces_next(&self.pieces) != PIECES_AT_ONCE
 
     cdef bint _send_masked(
         self, uint8_t *scratch, size_t room, bytes header, Encoder encoder, const uint8_t *data, size_t size, deadline

@@ -75,6 +75,7 @@ static inline void pieces_note(struct pieces *pieces, size_t size, double ns)
     if (!pieces->trial) {
         pieces->trial = 1;
         pieces->left = PIECES_TRIAL;
+        pieces->cost[!pieces->way] = 0.0; /* what it was at the last trial says little */
         return;
     }
     pieces->trial = 0;
@@ -97,8 +98,8 @@ static inline double pieces_clock(void)
     return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
 }
 
-/* Memory for PIECES_LEAD + PIECES_WHOLE bytes, of which the process keeps one: whoever finds none there is not the only
- * one that sends, and makes do with smaller pieces. */
+/* Memory for PIECES_LEAD + PIECES_WHOLE bytes, a page, of which the process keeps one: whoever finds none there is not the
+ * only one that sends, and makes do with smaller pieces. */
 static fdx_pointer pieces_kept_ = NULL;
 static fdx_atomic pieces_made_ = 0;
 
@@ -129,7 +130,8 @@ static inline uint8_t *pieces_take(void)
 
 static inline void pieces_give(uint8_t *memory)
 {
-    fdx_pointer_swap(&pieces_kept_, memory);
+    /* There is another one only if the process is the child of one in which a thread had this one. */
+    free(fdx_pointer_swap(&pieces_kept_, memory));
 }
 
 /* In a forked child: if a thread of the parent had the memory, nobody gives it back here. */

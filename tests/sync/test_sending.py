@@ -123,9 +123,12 @@ def test_a_bad_item_closes_with_1011(fd: ModuleType, items: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("items", [[1], [None, "a"], [["a"]]])
-def test_a_bad_first_item_is_refused(fd: ModuleType, items: list[Any]) -> None:
-    with link(fd) as (connection, _), pytest.raises(TypeError):
-        connection.send(items)
+def test_a_bad_first_item_closes_as_well(fd: ModuleType, items: list[Any]) -> None:
+    with link(fd) as (connection, peer), Background(lambda: connection.send(items)) as sender:
+        assert peer.expect_close(1011) == "error in fragmented message"
+        peer.close()
+        with pytest.raises(TypeError):
+            sender.result()
 
 
 def test_an_exception_in_the_iterable_closes_with_1011_and_propagates(fd: ModuleType) -> None:

@@ -18,7 +18,7 @@ from ..protocol import State
 from ..roles import FREE, RECV
 from ..stream import Stream, open_stream
 from . import sending
-from .core import FIRST_CONTROL
+from .core import FIRST_CONTROL, ITEM_BYTES
 from .pings import new_payload
 from .sending import BYTES_LIKE
 from .service import get_service
@@ -236,7 +236,9 @@ class Connection(sending.SendingConnection):
         if timeout is not None:
             deadline = time.monotonic() + timeout if timeout > 0 else 0.0
         if self._reader.try_acquire():
-            self._enter_reader(deadline, "recv")
+            ahead = self._enter_reader(deadline, "recv")
+            if ahead is not None:
+                return self._as_wished(ahead, decode)
         try:
             if self._streaming:
                 self._check_streaming("recv")
@@ -250,6 +252,12 @@ class Connection(sending.SendingConnection):
         if decode and not isinstance(data, str):
             return self._decode(data)
         return data
+
+    def _as_wished(self, data: Data, decode: bool | None) -> Data:
+        """Give a message that was read ahead as str or bytes."""
+        if decode is False and isinstance(data, str):
+            return data.encode()
+        return self._decode(data) if decode and not isinstance(data, str) else data
 
     def _check_streaming(self, what: str) -> None:
         # With the reader role: a recv_streaming() that has just begun noted so before it left.
@@ -302,9 +310,11 @@ class Connection(sending.SendingConnection):
             size = len(data)
             if size > len(target):
                 text = self._last_was_text() if ahead is None else isinstance(ahead, str)
-                self._inbox.appendleft((data.decode() if text else data, None, 1, size))
-                self._inbox_frames += 1
-                self._inbox_bytes += size
+                counted = size + ITEM_BYTES
+                with self._mutex:
+                    self._inbox.appendleft((data.decode() if text else data, None, 1, counted))
+                    self._inbox_frames += 1
+                    self._inbox_bytes += counted
                 raise BufferError(
                     f"a message of {size} bytes does not fit into {len(target)} bytes"
                 )
@@ -383,7 +393,7 @@ class Connection(sending.SendingConnection):
         while True:
             if self._fragments:
                 fragment, fin = self._fragments.popleft()
-                self._inbox_bytes -= len(fragment)
+                self._inbox_bytes -= len(fragment) + ITEM_BYTES
                 self._streaming = not fin
                 return [fragment], protocol.opcode == TEXT, fin
             fragment_now = self._pull_fragment()
@@ -413,7 +423,7 @@ class Connection(sending.SendingConnection):
     # Control frames
 
     def ping(self, data: DataLike | None = None, ack_on_close: bool = False) -> threading.Event:
-        """Send a Ping (RFC 6455 §5.5.2). Never waits for the network.
+        """Send a Ping (RFC 6455 §5.5.2). While the connection is open this never waits for the network.
 
         Args:
             data: payload of up to 125 bytes; a str is encoded to UTF-8; None stands for four random bytes.
@@ -423,7 +433,7 @@ class Connection(sending.SendingConnection):
             An event that is set when the pong for this ping, or for a later one, has come.
 
         Raises:
-            ConnectionClosed: when the connection is closed or being closed.
+            ConnectionClosed: when the connection is closed; when it is being closed, at its end.
             ConcurrencyError: (a RuntimeError) if a ping with the same data waits for its pong.
             ProtocolError: if the payload is too long.
         """
@@ -438,13 +448,15 @@ class Connection(sending.SendingConnection):
         return ping.event
 
     def pong(self, data: DataLike = b"") -> None:
-        """Send an unsolicited Pong (RFC 6455 §5.5.3), a heartbeat in one direction. Never waits for the network.
+        """Send an unsolicited Pong (RFC 6455 §5.5.3), a heartbeat in one direction.
+
+        While the connection is open this never waits for the network.
 
         Args:
             data: payload of up to 125 bytes; a str is encoded to UTF-8.
 
         Raises:
-            ConnectionClosed: when the connection is closed or being closed.
+            ConnectionClosed: when the connection is closed; when it is being closed, at its end.
             ProtocolError: if the payload is too long.
         """
         payload = control_payload(data)

@@ -9,7 +9,8 @@ Four things are shared, and each has one guard:
   leaves the writer role sends what was queued meanwhile (``_due``).
 - ``_mutex``, and ``_changed``, a condition on it: the protocol's state and its queue of control frames, the pings that
   wait for their pong. Held for moments, never across a wait for the network; its waiters wait for roles, for
-  the inbox to be drained, for the end. No role is acquired or released while it is held.
+  the inbox to be drained, for the end. The inbox is changed with it, since ``recv()`` may empty what a thread
+  in ``close()`` fills as the reader. No role is acquired or released while it is held.
 - the service's own lock, below all of these.
 
 The end comes in one place, `_end`: at the end of the stream, after a network error or when a deadline cuts
@@ -46,8 +47,12 @@ MOMENT: Final = 0.1
 """Seconds that the service thread may hold the reader role, on a machine that is busy."""
 VIOLATION_GRACE: Final = 1.0
 """Seconds in which messages that came before a violation may still be answered, if nobody asks for more."""
+TURN: Final = 0.002
+"""Seconds after which the service goes on to the next connection, though this one's peer sends without a pause."""
 MIN_INBOX_BYTES: Final = 2**20
 """How many bytes of unread messages are buffered at least before reading stops."""
+ITEM_BYTES: Final = 128
+"""What an unread frame counts beside its payload: a flood of empty ones needs memory as well."""
 
 
 class ConnectionCore:
@@ -73,7 +78,7 @@ class ConnectionCore:
         self._reader = Role(self._changed)
         self._writer = Role(self._changed)
         self._due = False  # control frames, the end or a backlog wait for the writer
-        # Messages read ahead: (data, bounds, frames, size). While a message is streamed: its fragments.
+        # Messages read ahead: (data, bounds, frames, bytes that it counts). While a message is streamed: its fragments.
         self._inbox: deque[tuple[Any, tuple[int, ...] | None, int, int]] = deque()
         self._inbox_frames = 0
         self._inbox_bytes = 0
@@ -107,14 +112,23 @@ class ConnectionCore:
             ConnectionClosed: when the connection is closed and drained.
         """
         protocol = self.protocol
+        until = None
         while True:
             if self._inbox:
-                return self._take_from_inbox(as_bytes)
+                data = self._take_from_inbox(as_bytes)
+                if data is not None:
+                    return data
             data = self._pull(as_bytes)
             if data is not None:
                 return data
             if protocol.is_closed:
                 raise protocol.close_exc
+            if deadline is not None:
+                # The stream looks at the clock only when it has nothing, and some peers never pause.
+                if until is None:
+                    until = deadline or time.monotonic() + MOMENT
+                elif time.monotonic() >= until:
+                    raise TimeoutError("timed out while waiting for a message")
             if self._read(deadline) < 0:
                 raise TimeoutError("timed out while waiting for a message")
 
@@ -157,9 +171,13 @@ class ConnectionCore:
         return count
 
     def _take_from_inbox(self, as_bytes: bool) -> Any:
-        data, _, frames, size = self._inbox.popleft()
-        self._inbox_frames -= frames
-        self._inbox_bytes -= size
+        """Take a message; None if another thread was faster."""
+        with self._mutex:
+            if not self._inbox:
+                return None
+            data, _, frames, size = self._inbox.popleft()
+            self._inbox_frames -= frames
+            self._inbox_bytes -= size
         if as_bytes and isinstance(data, str):
             return data.encode()
         return data
@@ -175,9 +193,13 @@ class ConnectionCore:
         return self._paused
 
     def _read_ahead(self, deadline: float | None) -> int:
-        """Fill the inbox: NOTHING if the deadline came first, 0 if the inbox is full or the stream at its end."""
+        """Fill the inbox: NOTHING if the deadline came first, 0 if the inbox is full or the stream at its end.
+
+        A deadline of 0.0 takes what is here, but no more than comes in a `TURN`.
+        """
         protocol = self.protocol
         decoder = protocol.decoder
+        until = None if deadline is None else deadline or time.monotonic() + TURN
         while True:
             while not protocol.discarding and self._violation is None:
                 if self._inbox_full():
@@ -186,14 +208,20 @@ class ConnectionCore:
                     break
             if protocol.is_closed or self._violation is not None:
                 return 0
+            if until is not None and time.monotonic() >= until and not self._must_read():
+                return NOTHING
             count = self._read(deadline)
             if count <= 0 or (
                 deadline == 0.0 and decoder.pending == 0 and not self._stream.pending()
             ):
-                # An emptied socket is not read twice; a full one is, by the watch.
+                # A socket that was emptied into a message is not read twice; a full one is, by the watch.
                 if count > 0 and not protocol.discarding and self._pull_ahead():
                     continue
                 return count if count <= 0 else NOTHING
+
+    def _must_read(self) -> bool:
+        """Tell whether to read on in any case: what is left is not in the socket for a watch to see, or has an end."""
+        return bool(self._stream.aborted or self._stream.pending())
 
     def _pull_ahead(self) -> bool:
         """Pull one message or fragment into the inbox; False if more bytes are needed."""
@@ -215,15 +243,17 @@ class ConnectionCore:
         if protocol.opcode >= FIRST_CONTROL:
             self._on_control(protocol.opcode, data)
             return True
-        size = len(data)
-        self._inbox_bytes += size
         if streaming:
+            self._inbox_bytes += len(data) + ITEM_BYTES
             fragments.append((data, protocol.fin))
             return True
         decoder = protocol.decoder
         frames = decoder.frames
-        self._inbox_frames += frames
-        self._inbox.append((data, decoder.bounds, frames, size))
+        size = len(data) + ITEM_BYTES * frames
+        with self._mutex:
+            self._inbox_bytes += size
+            self._inbox_frames += frames
+            self._inbox.append((data, decoder.bounds, frames, size))
         return True
 
     def _on_control(self, opcode: int, payload: Any) -> None:
@@ -288,8 +318,11 @@ class ConnectionCore:
 
     # Entering and leaving the roles
 
-    def _enter_reader(self, deadline: float | None, what: str) -> None:
+    def _enter_reader(self, deadline: float | None, what: str) -> Any:
         """Take the reader role for a ``recv()`` that did not get it at once.
+
+        Returns:
+            None; or, without the role, a message for ``recv()`` that a thread in ``close()`` has read.
 
         Raises:
             ConcurrencyError: if another thread is at it.
@@ -298,18 +331,29 @@ class ConnectionCore:
         while True:
             owner = self._reader.try_acquire(RECV)
             if owner == FREE:
-                return
+                return None
+            if owner == CLOSE and what == "recv" and (data := self._take_beside()) is not None:
+                return data
             if owner in (RECV, WAIT):
                 raise ConcurrencyError(
                     f"cannot call {what} while another thread is already running recv or the like"
                 )
             # Who has no time still has the moment in which the service lets go: a message may be here.
             moment = MOMENT if owner == SERVICE else 0.001
-            left = None if deadline is None else max(deadline - time.monotonic(), moment)
-            if self._reader.acquire(RECV, left):
-                return
-            if left is not None and deadline is not None and time.monotonic() >= deadline:
+            left = MOMENT if deadline is None else max(deadline - time.monotonic(), moment)
+            # In short waits: by then the owner may be another, with whom there is nothing to wait for.
+            if self._reader.acquire(RECV, min(left, MOMENT)):
+                return None
+            if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError("timed out while waiting for a message")
+
+    def _take_beside(self) -> Any:
+        """Take a message while another thread, in ``close()``, is the reader; None if there is none."""
+        data = None if self._streaming else self._take_from_inbox(False)
+        if data is not None and self._draining:
+            with self._changed:
+                self._changed.notify_all()
+        return data
 
     def _leave_reader(self) -> None:
         """Give the reader role back, and see to what waited for that."""
@@ -544,49 +588,6 @@ class ConnectionCore:
             if self._writer.owner != FREE:
                 return  # the writer comes here when it leaves
             # It left while we were the reader, and so found the connection in use: look again.
-
-    def _await_end(self) -> None:
-        """Wait until the connection is CLOSED, reading if nobody else does; bounded by the closing deadline."""
-        protocol = self.protocol
-        while not protocol.is_closed:
-            deadline = self._close_deadline
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                self._cut()
-                self._await_cut()
-                return
-            if not self._reader.acquire(CLOSE, left):
-                continue
-            full = False
-            try:
-                if not protocol.is_closed:
-                    if self._violation is not None:
-                        self._fail(self._violation)
-                    self._read_ahead(deadline)
-                    full = self._inbox_full()
-            finally:
-                self._leave_reader()
-            if full and not self.protocol.is_closed:
-                self._await_drain(deadline)
-
-    def _await_drain(self, deadline: float | None) -> None:
-        """Unread messages fill the inbox, and the end is behind them: wait until somebody reads."""
-        with self._changed:
-            self._draining = True
-            while self._inbox_full() and not self.protocol.is_closed:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    break
-                self._changed.wait(left)
-            self._draining = False
-
-    def _await_cut(self) -> None:
-        """After a cut, wait for the reader to wake, and see that the connection is ended."""
-        self._reader.acquire(CLOSE)
-        try:
-            self._end(None)
-        finally:
-            self._leave_reader()
 
     def _after_fork(self) -> None:
         """In a forked child: be free of the threads that exist in the parent only."""

@@ -1,4 +1,4 @@
-"""What a connection does when a time has come: keepalive pings, and the deadlines of others."""
+"""What a connection does when a time has come: keepalive pings, deadlines, and waiting for the end until then."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Opcode
-from ..roles import FREE
+from ..roles import CLOSE, FREE
 from . import core
 from .pings import Ping, new_payload
 from .service import ARMED, BLOCKED, get_service
@@ -86,3 +86,46 @@ class TimedConnection(core.ConnectionCore):
         if self._reader.owner == FREE and self._watch != ARMED:
             self._serve()
         return ping
+
+    def _await_end(self) -> None:
+        """Wait until the connection is CLOSED, reading if nobody else does; bounded by the closing deadline."""
+        protocol = self.protocol
+        while not protocol.is_closed:
+            deadline = self._close_deadline
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                self._cut()
+                self._await_cut()
+                return
+            if not self._reader.acquire(CLOSE, left):
+                continue
+            full = False
+            try:
+                if not protocol.is_closed:
+                    if self._violation is not None:
+                        self._fail(self._violation)
+                    self._read_ahead(deadline)
+                    full = self._inbox_full()
+            finally:
+                self._leave_reader()
+            if full and not self.protocol.is_closed:
+                self._await_drain(deadline)
+
+    def _await_drain(self, deadline: float | None) -> None:
+        """Unread messages fill the inbox, and the end is behind them: wait until somebody reads."""
+        with self._changed:
+            self._draining = True
+            while self._inbox_full() and not self.protocol.is_closed:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    break
+                self._changed.wait(left)
+            self._draining = False
+
+    def _await_cut(self) -> None:
+        """After a cut, wait for the reader to wake, and see that the connection is ended."""
+        self._reader.acquire(CLOSE)
+        try:
+            self._end(None)
+        finally:
+            self._leave_reader()

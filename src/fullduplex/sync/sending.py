@@ -1,4 +1,4 @@
-"""How a connection sends: whole frames under the writer role, large ones without copying them whole."""
+"""How a connection sends: whole frames under the writer role."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class SendingConnection(keepalive.TimedConnection):
         self._lost(ConnectionAbortedError(why))
 
     def _write_large(self, head: int, data: Any, deadline: float | None) -> bool:
-        """Write a large frame without copying it whole: as it is, or masked piece by piece."""
+        """Write a large frame: as it is, or masked into memory of the stream's."""
         stream = self._stream
         encoder = self.protocol.encoder
         if isinstance(data, str):
@@ -176,6 +176,7 @@ class SendingConnection(keepalive.TimedConnection):
             return
         is_str = isinstance(item, str)
         if not is_str and not isinstance(item, BYTES_LIKE):
+            self._fail_fragments()
             raise TypeError(f"a fragment is str or bytes-like, not {type(item).__name__}")
         opcode = TEXT if (is_str if text is None else text) else BINARY
         self._begin_fragments(opcode, item, deadline, compress)
@@ -202,8 +203,13 @@ class SendingConnection(keepalive.TimedConnection):
                     raise ConcurrencyError(
                         "cannot call send while another thread is sending a fragmented message"
                     )
-                self._write_frame(opcode, item, False, deadline, compress)
+                # From now on: a close() in the meantime has to say that the message is not whole.
                 self.protocol.outgoing = True
+                try:
+                    self._write_frame(opcode, item, False, deadline, compress)
+                except BaseException:
+                    self.protocol.outgoing = False
+                    raise
                 return
         finally:
             self._leave_writer()

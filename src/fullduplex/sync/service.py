@@ -101,10 +101,11 @@ class SelectorWatcher:
             selectors.EVENT_WRITE if events & WRITE else 0
         )
         with self._lock:
-            try:
-                self._selector.modify(fd, mask)
-            except KeyError:
-                self._selector.register(fd, mask)
+            # Not modify(), which does nothing if it knows this number with this mask: it may be the number of a
+            # descriptor that was closed without a word, as those of connections that were dropped are.
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                self._selector.unregister(fd)
+            self._selector.register(fd, mask)
 
     def disarm(self, fd: int) -> None:
         """Stop watching a descriptor, before it is closed."""
@@ -115,7 +116,8 @@ class SelectorWatcher:
         """Wait for events: pairs of descriptor and READ, WRITE or both."""
         try:
             ready = self._selector.select(timeout)
-        except OSError:  # a descriptor was closed under select()
+        except (OSError, ValueError):  # a descriptor was closed before or under select()
+            self._drop_closed()
             return []
         found = []
         for key, mask in ready:
@@ -125,6 +127,15 @@ class SelectorWatcher:
             )
             found.append((key.fd, events))
         return found
+
+    def _drop_closed(self) -> None:
+        """Stop watching descriptors that were closed without a word: `select.select` fails for all because of one."""
+        with self._lock:
+            for fd in list(self._selector.get_map()):
+                try:
+                    select.select([fd], [], [], 0)
+                except (OSError, ValueError):
+                    self._selector.unregister(fd)
 
     def close(self) -> None:
         """Give the descriptors back."""
