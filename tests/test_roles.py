@@ -199,3 +199,22 @@ def test_stress(fd: ModuleType, role: Any, seed: int) -> None:
     assert clashes == []
     assert [a + b for a, b in zip(turns, waited_in_vain, strict=True)] == [400] * 6
     assert role.owner == fd.roles.FREE
+
+
+def test_a_signal_handler_that_raises_leaves_no_role_taken(fd: ModuleType) -> None:
+    """Python calls handlers between two instructions, so also when the role has just been taken."""
+
+    class Interrupting(dict[int, tuple[int]]):
+        def setdefault(self, *args: Any) -> Any:
+            super().setdefault(*args)
+            raise KeyboardInterrupt
+
+    role = fd.roles.PurePythonRole(threading.Condition())
+    role._held = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        role.try_acquire(fd.roles.RECV)
+    assert role.owner == fd.roles.FREE
+    role._held.update({0: (fd.roles.SEND,)})
+    with pytest.raises(KeyboardInterrupt):
+        role.try_acquire(fd.roles.RECV)
+    assert role.owner == fd.roles.SEND

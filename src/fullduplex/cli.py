@@ -10,6 +10,7 @@ ends when input does, or when the connection is closed, also while the other thr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import platform
@@ -86,13 +87,19 @@ class Plain:
         """Interact until the end of input or of the connection."""
         try:
             threading.Thread(target=self._send, name="fullduplex input", daemon=True).start()
-            for message in self.connection:
-                self._show_above(describe(message))
+            while True:
+                self._receive()
         except ConnectionClosed:
             pass
         except KeyboardInterrupt:
             self.connection.close()
         self._write(f"\r{ERASE_TO_END_OF_LINE}{describe_end(self.connection)}\n")
+
+    def _receive(self) -> None:
+        # A signal that comes in the instant before the thread falls asleep does not wake it, and Python sees it only
+        # when it wakes; so it does not sleep for ever.
+        with contextlib.suppress(TimeoutError):
+            self._show_above(describe(self.connection.recv(timeout=1.0)))
 
     def _send(self) -> None:
         """Send what is typed; in a thread that may never come back from reading."""

@@ -31,24 +31,31 @@ class PurePythonRole:
         changed: notified when the role is released while somebody waits. It is the connection's; its lock
             must not be held by who calls `acquire` or `release`.
 
-    Attributes:
-        owner: FREE or the kind given by the owner.
     """
 
     def __init__(self, changed: threading.Condition) -> None:
-        self.owner = FREE
-        self._lock = threading.Lock()
+        # What is under 0 is the owner's, in a tuple of its own. One call of a dict is atomic: a signal's handler
+        # that raises, as that of Ctrl-C does, never finds the role half taken.
+        self._held: dict[int, tuple[int]] = {}
         self._changed = changed
         self._waiters = 0
 
+    @property
+    def owner(self) -> int:
+        """FREE or the kind given by the owner."""
+        held = self._held.get(0)
+        return FREE if held is None else held[0]
+
     def try_acquire(self, kind: int = RECV) -> int:
         """Take the role if it is free: returns FREE if it was, else the kind of its owner."""
-        while not self._lock.acquire(False):
-            owner = self.owner
-            if owner != FREE:
-                return owner
-        self.owner = kind
-        return FREE
+        mine = (kind,)
+        try:
+            held = self._held.setdefault(0, mine)
+        except BaseException:
+            if self._held.get(0) is mine:
+                self._held.clear()
+            raise
+        return FREE if held is mine else held[0]
 
     def acquire(self, kind: int, timeout: float | None = None) -> bool:
         """Take the role, waiting up to ``timeout`` seconds (None for ever); False if time ran out."""
@@ -69,8 +76,7 @@ class PurePythonRole:
 
     def release(self) -> None:
         """Give the role back, and wake who waits for it."""
-        self.owner = FREE
-        self._lock.release()
+        self._held.clear()
         # A waiter counts itself before it tries: either it finds the role free, or it is counted here.
         if self._waiters:
             with self._changed:
@@ -79,8 +85,7 @@ class PurePythonRole:
     def reset(self, changed: threading.Condition) -> None:
         """Be free, whoever the owner was: after a fork, where that thread does not exist."""
         self._changed = changed
-        self._lock = threading.Lock()
-        self.owner = FREE
+        self._held = {}
         self._waiters = 0
 
 
