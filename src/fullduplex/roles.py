@@ -30,7 +30,6 @@ class PurePythonRole:
     Args:
         changed: notified when the role is released while somebody waits. It is the connection's; its lock
             must not be held by who calls `acquire` or `release`.
-
     """
 
     def __init__(self, changed: threading.Condition) -> None:

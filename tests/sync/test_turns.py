@@ -193,9 +193,8 @@ def test_one_read_in_a_throng_is_enough_to_join(fd: ModuleType, crowd: Crowd) ->
         crowd.expect(lambda members: members == 0)
         crowd.set(0, 1000, throng=0)
         exchange([connection], 2)
-        crowd.expect(
-            lambda members: members == 1
-        )  # the server's; the client's reads have a time-out
+        # The server's; the client's reads have a time-out.
+        crowd.expect(lambda members: members == 1)
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")

@@ -100,11 +100,10 @@ class SelectorWatcher:
         mask = (selectors.EVENT_READ if events & READ else 0) | (
             selectors.EVENT_WRITE if events & WRITE else 0
         )
+        # Not modify(), which does nothing if it knows this number with this mask: it may be the number of a
+        # descriptor that was closed without a word, as those of connections that were dropped are.
+        self.disarm(fd)
         with self._lock:
-            # Not modify(), which does nothing if it knows this number with this mask: it may be the number of a
-            # descriptor that was closed without a word, as those of connections that were dropped are.
-            with contextlib.suppress(KeyError, OSError, ValueError):
-                self._selector.unregister(fd)
             self._selector.register(fd, mask)
 
     def disarm(self, fd: int) -> None:
