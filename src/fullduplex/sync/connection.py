@@ -236,9 +236,9 @@ class Connection(sending.SendingConnection):
         if timeout is not None:
             deadline = time.monotonic() + timeout if timeout > 0 else 0.0
         if self._reader.try_acquire():
-            ahead = self._enter_reader(deadline, "recv")
+            ahead: Data | None = self._enter_reader(deadline, "recv", decode is False)
             if ahead is not None:
-                return self._as_wished(ahead, decode)
+                return self._decode(ahead) if decode and not isinstance(ahead, str) else ahead
         try:
             if self._streaming:
                 self._check_streaming("recv")
@@ -252,12 +252,6 @@ class Connection(sending.SendingConnection):
         if decode and not isinstance(data, str):
             return self._decode(data)
         return data
-
-    def _as_wished(self, data: Data, decode: bool | None) -> Data:
-        """Give a message that was read ahead as str or bytes."""
-        if decode is False and isinstance(data, str):
-            return data.encode()
-        return self._decode(data) if decode and not isinstance(data, str) else data
 
     def _check_streaming(self, what: str) -> None:
         # With the reader role: a recv_streaming() that has just begun noted so before it left.

@@ -318,7 +318,7 @@ class ConnectionCore:
 
     # Entering and leaving the roles
 
-    def _enter_reader(self, deadline: float | None, what: str) -> Any:
+    def _enter_reader(self, deadline: float | None, what: str, as_bytes: bool = False) -> Any:
         """Take the reader role for a ``recv()`` that did not get it at once.
 
         Returns:
@@ -332,7 +332,7 @@ class ConnectionCore:
             owner = self._reader.try_acquire(RECV)
             if owner == FREE:
                 return None
-            if owner == CLOSE and what == "recv" and (data := self._take_beside()) is not None:
+            if owner == CLOSE and what == "recv" and (data := self._beside(as_bytes)) is not None:
                 return data
             if owner in (RECV, WAIT):
                 raise ConcurrencyError(
@@ -347,9 +347,9 @@ class ConnectionCore:
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError("timed out while waiting for a message")
 
-    def _take_beside(self) -> Any:
+    def _beside(self, as_bytes: bool) -> Any:
         """Take a message while another thread, in ``close()``, is the reader; None if there is none."""
-        data = None if self._streaming else self._take_from_inbox(False)
+        data = None if self._streaming else self._take_from_inbox(as_bytes)
         if data is not None and self._draining:
             with self._changed:
                 self._changed.notify_all()
