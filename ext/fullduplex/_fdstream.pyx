@@ -128,6 +128,8 @@ cdef enum:
     PENALTY = 16       # reads in a crowd that count for nothing after it lost a turn; doubled each time
     MAX_PENALTY = 65536
     PARDON = 1024      # turns after which the penalty is the first one again
+    SOON = 256         # reads without turns after which a crowd is another one, not the same again
+    MAX_STAY = 65536
 
 
 @cython.final
@@ -136,21 +138,25 @@ cdef class Turns:
 
     Threads that are seldom ready at the same time do best when each waits in recv(2). When many are, that is, when
     threads that come back from recv(2) find others waiting for the interpreter lock, they join here, and leave when they
-    are alone again, or when they kept a turn for too long because their handler has other things to do.
+    are alone again, or when they kept a turn for too long because their handler has other things to do, and now and then
+    to see whether they have to: turns end a crowd, and cost more than reading without them where there is none.
     """
 
     cdef turns *all             # NULL until the first joins
     cdef fdx_atomic contending  # threads that want the interpreter lock after a recv(2)
     cdef unsigned long main     # the main thread's ident: it handles signals, and does not take turns
     # Public for tests: what makes a crowd (others that want the interpreter lock at the same time), and after how
-    # many reads in a crowd, more than without one, a connection joins; and what makes a throng, in
-    # which one read counts as `patience` of them.
+    # many reads in a crowd, more than without one, a connection joins; what makes a throng, in
+    # which one read counts as `patience` of them; and after how many turns it leaves to see whether the crowd is still
+    # there, twice as many each time that it is.
     cdef public int crowd, patience, throng
+    cdef public unsigned int stay
 
     def __cinit__(self):
         self.crowd = 1
         self.patience = 16
         self.throng = 128
+        self.stay = 16
         self.renew()
 
     cdef bint join(self, turn *me, int fd) noexcept:
@@ -197,6 +203,8 @@ cdef class FdStream(Stream):
     cdef int score                # reads in a crowd, less those without
     cdef int penalty
     cdef unsigned int held        # turns since it joined
+    cdef unsigned int stay        # turns after which it leaves, see Turns
+    cdef unsigned int free        # reads without turns since it joined, up to SOON
     cdef pieces pieces            # the writer's role guards it
 
     def __init__(self, sock):
@@ -206,6 +214,7 @@ cdef class FdStream(Stream):
         self.fd = sock.fileno()
         self.slice = WAIT_SLICE or 0.0
         self.penalty = PENALTY
+        self.free = SOON
         pieces_init(&self.pieces)
         # Other sockets may read less than there is, which turns do not reckon with.
         if FDX_ONE_AT_A_TIME and self.slice == 0.0 and SocketType.type.__get__(sock) == SOCK_STREAM \
@@ -269,13 +278,16 @@ cdef class FdStream(Stream):
 
     cdef void _crowded(self, long others) noexcept:
         """Note how many others wanted the interpreter lock after a recv(2), and join if that is the rule."""
+        if self.free < SOON:
+            self.free += 1
         if others >= self.turns.crowd:
             # Where hundreds wait for the lock, each reads so seldom that `patience` of its reads take seconds, in which all
             # of them wake every 5 ms to ask for it again.
             if self.score < self.turns.patience:
                 self.score += self.turns.patience if others >= self.turns.throng else 1
             if self.score >= self.turns.patience and self.turn.of == NULL and self.turns.join(&self.turn, self.fd):
-                self.held = 0
+                self.stay = self.turns.stay if self.free >= SOON else min(2 * self.stay, <unsigned int>MAX_STAY)
+                self.held = self.free = 0
         elif self.score > 0:
             self.score -= 1
 
@@ -283,7 +295,7 @@ cdef class FdStream(Stream):
         """Tell whether to take turns for the next read; the reader's role is held."""
         if self.turn.of == NULL or PyThread_get_thread_ident() == self.turns.main:
             return False
-        if self.turn.of != self.turns.all or self.turn.alone >= ALONE:
+        if self.turn.of != self.turns.all or self.turn.alone >= ALONE or self.held >= self.stay:
             self._leave()
             self.score = 0
             return False

@@ -36,13 +36,18 @@ class Crowd:
         if fd.IMPLEMENTATION == "compiled" and sys.platform == "linux" and not free:
             self.turns = importlib.import_module(f"{fd.__name__}._fdstream")._turns
 
-    def set(self, crowd: int, patience: int, throng: int = 1000) -> None:
-        if self.turns is not None:
-            self.turns.crowd, self.turns.patience, self.turns.throng = crowd, patience, throng
-
-    def get(self) -> tuple[int, int, int]:
+    def set(self, crowd: int, patience: int, throng: int = 1000, stay: int = 10**6) -> None:
         turns = self.turns
-        return (0, 0, 0) if turns is None else (turns.crowd, turns.patience, turns.throng)
+        if turns is not None:
+            turns.crowd, turns.patience, turns.throng, turns.stay = crowd, patience, throng, stay
+
+    def get(self) -> tuple[int, int, int, int]:
+        turns = self.turns
+        return (
+            (0, 0, 0, 0)
+            if turns is None
+            else (turns.crowd, turns.patience, turns.throng, turns.stay)
+        )
 
     def expect(self, condition: Callable[[int], bool]) -> None:
         if self.turns is not None:
@@ -197,6 +202,30 @@ def test_one_read_in_a_throng_is_enough_to_join(fd: ModuleType, crowd: Crowd) ->
         crowd.expect(lambda members: members == 1)
 
 
+def test_connections_leave_to_see_whether_the_crowd_is_still_there(
+    fd: ModuleType, crowd: Crowd
+) -> None:
+    on, off = (0, 1), (1000, 1000)
+    crowd.set(*on, stay=2)
+    with running(fd, echo) as server, server.dial() as connection:
+        # The server's reads, one without turns before each stay: 1 + 2, 1 + 4, 1 + 8, 1 + 16.
+        exchange([connection], 20)
+        crowd.expect(lambda members: members == 1)
+        crowd.set(*off, stay=2)
+        exchange([connection], 8)
+        crowd.expect(lambda members: members == 1)
+        exchange([connection], 10)
+        crowd.expect(lambda members: members == 0)
+        # After so many without a crowd it is another one: it begins with two turns again.
+        exchange([connection], 300)
+        crowd.set(*on, stay=2)
+        exchange([connection], 1)
+        crowd.expect(lambda members: members == 1)
+        crowd.set(*off, stay=2)
+        exchange([connection], 3)
+        crowd.expect(lambda members: members == 0)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
 def test_the_main_thread_handles_signals_where_others_take_turns(
     fd: ModuleType, crowd: Crowd
@@ -265,7 +294,7 @@ turns = None
 free = sysconfig.get_config_var("Py_GIL_DISABLED")
 if fullduplex.IMPLEMENTATION == "compiled" and sys.platform == "linux" and not free:
     from fullduplex._fdstream import _turns as turns
-    turns.crowd, turns.patience = 0, 1
+    turns.crowd, turns.patience, turns.stay = 0, 1, 10**6
 
 def echo(connection):
     for message in connection:
