@@ -114,6 +114,11 @@ def versions(peers: list[Peer], python: str, fullduplex_python: str) -> dict[str
     return result
 
 
+def congestion_control() -> str:
+    """What new TCP connections begin with."""
+    return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+
+
 def environment() -> dict[str, Any]:
     """The machine and the state of the source."""
     return {
@@ -123,6 +128,8 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": f"{platform.system()} {platform.release()}",
+        # BBR paces what is sent, loopback included, by timers that cost more than a small message.
+        "congestion_control": congestion_control(),
         "libc": " ".join(platform.libc_ver()),
         "load_average_before": os.getloadavg()[0],
         "commit": _output("git", "describe", "--always", "--dirty", directory=paths.ROOT),

@@ -98,11 +98,14 @@ def provenance(document: dict[str, Any]) -> str:
         f"{name}: " + ", ".join(f"{part} {version}" for part, version in parts.items())
         for name, parts in document["versions"].items()
     )
+    kernel = environment["kernel"]
+    if "congestion_control" in environment:
+        kernel += f", TCP {environment['congestion_control']}"
     machine = f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB"
     method_text = f"medians of {method['rounds']} interleaved rounds of about {method['seconds']} s"
     lines = [
         f"- Command: `{' '.join(environment['command'])}`",
-        f"- Machine: {machine}; {environment['kernel']}; {environment['libc']}",
+        f"- Machine: {machine}; {kernel}; {environment['libc']}",
         f"- Date: {environment['date']}; source: {environment['commit']}",
         f"- Method: {method_text}{in_starts(document)} for each peer",
         f"- Versions: {versions}",
