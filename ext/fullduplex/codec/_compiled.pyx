@@ -299,6 +299,8 @@ cdef class Decoder:
         self._leave_space()
         if self.in_frame:
             return 1
+        if self.tail - self.head < 2:
+            return 0  # the usual case, that nothing came yet, does not pay for the handling of errors
         try:
             return self._parse_header()
         except Exception as exc:
@@ -322,8 +324,6 @@ cdef class Decoder:
         cdef int opcode, rsv
         cdef bint fin, masked
         cdef size_t index
-        if have < 2:
-            return 0
         # 1. what the first two bytes alone decide
         opcode = p[0] & 0x0F
         fin = (p[0] & 0x80) != 0
