@@ -143,6 +143,28 @@ def merge_member_tables(path: Path) -> None:
         path.write_text(merged, encoding="utf-8")
 
 
+def release_items_once(path: Path) -> None:
+    """Work around a fault of Cython 3.3 in list comprehensions.
+
+    An item that there is no memory to append is released by the helper, and again by the code that
+    handles the error. Here the variable is cleared before the helper is called.
+    """
+    text = path.read_text(encoding="utf-8")
+    call = r"if \(unlikely\(__Pyx_ListComp_AppendAndDecref\("
+    mended, count = re.subn(
+        rf"{call}(\w+), (?!__pyx_item\b)(\w+)\)\)\) (__PYX_ERR\([^;\n]*\))\n",
+        r"{ PyObject *const __pyx_item = \2; \2 = 0;\n"
+        r"        if (unlikely(__Pyx_ListComp_AppendAndDecref(\1, __pyx_item))) \3 }\n",
+        text,
+    )
+    if len(re.findall(call, mended)) != len(re.findall(rf"{call}\w+, __pyx_item\)", mended)):
+        sys.exit(
+            f"{path} has a list comprehension that this version of Cython is not known to generate"
+        )
+    if count:
+        path.write_text(mended, encoding="utf-8")
+
+
 def find_state_at_once(path: Path) -> None:
     """Have the module find its state in a pointer; ``module_state.h`` says when, and why."""
     text = path.read_text(encoding="utf-8")
@@ -222,6 +244,7 @@ def extensions() -> list[Extension]:
     )
     for module in modules:
         merge_member_tables(Path(module.sources[0]))
+        release_items_once(Path(module.sources[0]))
         if MODULE_STATE:
             find_state_at_once(Path(module.sources[0]))
             look_names_up_late(Path(module.sources[0]))

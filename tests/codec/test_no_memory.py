@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import random
 from typing import Any
 
 import pytest
@@ -87,7 +86,7 @@ def test_nothing_is_delivered_with_a_hole(
     )
     messages.append(b"behind")
     failures = 0
-    for at in [*range(1, 50), *random.Random(1).sample(range(50, 300), 15)]:
+    for at in range(1, 300):
         found, failed = receive(codec.Decoder(masked=key is not None), data, mode, at)
         failures += failed
         assert found == messages[: len(found)]
