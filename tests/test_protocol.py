@@ -149,6 +149,17 @@ def test_pings_of_a_connection_coalesce(fd: ModuleType, side: str) -> None:
     assert protocol.take_control() == b""
 
 
+def test_an_answer_does_not_replace_the_pong_of_the_application(fd: ModuleType, side: str) -> None:
+    protocol = make(fd, side)
+    protocol.pulling = True
+    protocol.queue_control(PONG, b"heartbeat")
+    for number in range(3):
+        protocol.receive_control(PING, b"%d" % number)
+    protocol.queue_control(PONG, b"another")
+    protocol._write(protocol.take_control())
+    assert sent_frames(protocol) == [(0x8A, b"heartbeat"), (0x8A, b"2"), (0x8A, b"another")]
+
+
 def test_pongs_are_only_events(fd: ModuleType, side: str) -> None:
     protocol = make(fd, side)
     protocol.receive_data(incoming(side, PONG, b"unasked"))

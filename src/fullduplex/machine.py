@@ -114,7 +114,8 @@ class Machine:
         self.fin = True
         self.events: list[Event] = []
         self.writes: list[bytes] = []
-        self.control: deque[tuple[int, bytes]] = deque()
+        #: Opcode, payload, and whether it answers a Ping.
+        self.control: deque[tuple[int, bytes, bool]] = deque()
         self.end_wanted = False
         self.outgoing = False  # a fragmented message is being sent
         self._extensions: list[Extension] = []
@@ -197,19 +198,20 @@ class Machine:
                 # §5.5.1: the answer usually repeats the status code that came.
                 self.close_sent = self.close_rcvd
                 self.close_rcvd_then_sent = True
-                self.control.append((Opcode.CLOSE, payload))
+                self.control.append((Opcode.CLOSE, payload, False))
             else:
                 self.close_rcvd_then_sent = False
             if self.side is SERVER:
                 self.end_wanted = True  # §7.1.1: the server closes TCP first
 
     def _queue_pong(self, payload: bytes) -> None:
-        """Queue a Pong; one that still waits is replaced, the newest Ping is answered (RFC 6455 §5.5.3)."""
-        for index, (opcode, _) in enumerate(self.control):
-            if opcode == Opcode.PONG:
-                self.control[index] = (Opcode.PONG, payload)
+        """Queue the answer to a Ping; it replaces one that still waits, the newest is answered (RFC 6455 §5.5.3)."""
+        answer = (int(Opcode.PONG), payload, True)
+        for index, (_, _, answers) in enumerate(self.control):
+            if answers:
+                self.control[index] = answer
                 return
-        self.control.append((Opcode.PONG, payload))
+        self.control.append(answer)
 
     # Ending
 
@@ -246,7 +248,7 @@ class Machine:
             )
         self._move("send close")
         self.close_sent = Close(CloseCode.NO_STATUS_RCVD, "") if close is None else close
-        self.control.append((Opcode.CLOSE, payload))
+        self.control.append((Opcode.CLOSE, payload, False))
 
     def _move(self, event: str) -> None:
         """Go where the table says; raises InvalidState for a move that is not there."""
@@ -269,7 +271,7 @@ class Machine:
             raise ProtocolError(
                 f"control frame too long: {len(payload)} bytes, at most 125 are allowed"
             )
-        self.control.append((opcode, payload))
+        self.control.append((opcode, payload, False))
 
     def encode_data(
         self, opcode: int, data: BytesLike, fin: bool, compress: bool | None = None
@@ -297,7 +299,7 @@ class Machine:
         frames = []
         control = self.control
         while control:
-            opcode, payload = control.popleft()
+            opcode, payload, _ = control.popleft()
             if self._extensions:
                 head, data = self._through_extensions(Frame(Opcode(opcode), payload))
                 frames.append(self.encoder.frame(head, data))

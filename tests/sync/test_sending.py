@@ -382,9 +382,14 @@ def test_ping_does_not_wait_for_a_blocked_writer(fd: ModuleType) -> None:
         eventually(lambda: writing(connection))
         connection.ping(b"queued")
         connection.pong(b"queued")
+        for number in range(3):
+            peer.send(PING, b"%d" % number)
+        peer.send(TEXT, b"behind the pings")
+        assert connection.recv() == "behind the pings"
         peer.expect(BINARY, bytes(LONG))
         peer.expect(PING, b"queued")
         peer.expect(PONG, b"queued")
+        peer.expect(PONG, b"2")
 
 
 def test_a_ping_flood_by_a_peer_that_does_not_read_costs_no_memory(fd: ModuleType) -> None:
