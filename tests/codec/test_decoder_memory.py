@@ -106,6 +106,55 @@ def test_r3_memory_does_not_grow_with_a_claimed_length(
     assert peak < 600_000
 
 
+def fill(decoder: Any, stream: bytes) -> tuple[int, bytes]:
+    """Receive what there is room for, and pull: how much room there was, and the rest of the stream."""
+    with decoder.get_buffer() as view:
+        room = len(view)
+        count = min(room, len(stream))
+        view[:count] = stream[:count]
+    decoder.buffer_updated(count)
+    pull_all(decoder)
+    return room, stream[count:]
+
+
+@pytest.mark.parametrize("size", [100, 5_000, 8_192, 20_000])
+def test_a_stream_gets_more_room_as_long_as_it_fills_it(fd: ModuleType, size: int) -> None:
+    if fd.IMPLEMENTATION == "pure":
+        pytest.skip("the room is always the same")
+    decoder = fd.codec.Decoder(masked=False)
+    stream = frame(BINARY, bytes(size)) * (1_000_000 // size)
+    rooms = []
+    while len(stream) > 100_000:
+        room, stream = fill(decoder, stream)
+        rooms.append(room)
+    assert rooms[0] == 2_048
+    assert max(rooms) == 65_536
+    # The end of the stream does not fill the room: who waits for more keeps less.
+    while stream:
+        _, stream = fill(decoder, stream)
+    fill(decoder, frame(BINARY, b"end"))
+    assert fill(decoder, b"")[0] == 16_384
+
+
+@pytest.mark.parametrize("size", [70_000, 100_000, 1_000_000])
+def test_large_messages_are_not_read_into_more_room(fd: ModuleType, size: int) -> None:
+    """What would be copied there goes into the messages themselves."""
+    if fd.IMPLEMENTATION == "pure":
+        pytest.skip("the room is always the same")
+    decoder = fd.codec.Decoder(masked=False)
+    stream = frame(BINARY, bytes(8_192)) * 40
+    while stream:
+        room, stream = fill(decoder, stream)
+    assert room == 65_536
+    rooms = []
+    for _ in range(3):
+        room, stream = fill(decoder, frame(BINARY, bytes(size)))
+        rooms.append(room)
+        while stream:
+            _, stream = fill(decoder, stream)
+    assert rooms[1:] == [16_384, 16_384]
+
+
 def test_memory_grows_with_what_came(fd: ModuleType) -> None:
     """At any time the decoder holds a small multiple of what came."""
     decoder = fd.codec.Decoder(masked=False)

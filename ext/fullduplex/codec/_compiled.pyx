@@ -42,6 +42,7 @@ cdef enum:
 cdef enum:
     FIRST_ROOM = 2048        # an idle connection's input
     READ_SIZE = 16384        # what one read of small frames may bring
+    STREAM_SIZE = 65536      # the same, as long as reads bring all that they may
     DIRECT_SIZE = 4096       # a frame with so much to come is read into its message
     MAX_READ = 1048576       # at the end of each read an acknowledgement goes out: fewer are cheaper
     PIECE = 65536            # unmasked and checked at once, while it is in the cache
@@ -116,16 +117,16 @@ cdef class Decoder:
         self.direct = False
         if self.head == self.tail:
             self.head = self.tail = 0
-            if self.input_room > 4 * <size_t>READ_SIZE:
-                self._resize(READ_SIZE)  # so much was fed at once; it need not be kept for ever
+            if self.input_room > <size_t>READ_SIZE and (not self.filled or self.input_room > <size_t>STREAM_SIZE):
+                self._resize(READ_SIZE)  # so much was fed at once, or a stream pauses: who waits keeps less
         elif self.head:
             memmove(self.input, self.input + self.head, self.tail - self.head)
             self.tail -= self.head
             self.head = 0
         if self.input is NULL:
             self._resize(FIRST_ROOM)
-        elif self.filled and self.input_room < <size_t>READ_SIZE:
-            self._resize(READ_SIZE)
+        elif self.filled and self.input_room < <size_t>STREAM_SIZE:
+            self._resize(READ_SIZE if self.input_room < <size_t>READ_SIZE else STREAM_SIZE)
         elif self.input_room < self.tail + <size_t>FIRST_ROOM // 2:
             self._resize(2 * self.input_room)
         self.offered = size[0] = self.input_room - self.tail
@@ -156,6 +157,8 @@ cdef class Decoder:
             return 0
         self.remaining -= count
         self.message_size += <Py_ssize_t>count
+        # Of messages so large most is read past the input, where it would only be copied.
+        self.filled = self.filled and <size_t>self.message_size + self.remaining < <size_t>STREAM_SIZE
         while count:
             part = PIECE if count > PIECE else count
             if self.masked:
