@@ -326,3 +326,124 @@ def test_after_a_fork_the_mutex_is_new(fd: ModuleType, pair: Any) -> None:
         stream.after_fork()
     assert pair[0].write(frame(fd, b"abc"), None)
     assert pair[1].read(fd.codec.Decoder(masked=False), None) == 5
+
+
+class Interrupt(BaseException):
+    """What a signal's handler raises."""
+
+
+class Interrupted:
+    """A context whose SSL objects have one call interrupted when it is done, once ``armed``."""
+
+    def __init__(self, context: ssl.SSLContext, method: str) -> None:
+        self.context = context
+        self.method = method
+        self.armed = False
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> Any:
+        inner = self.context.wrap_bio(*args, **kwargs)
+        owner = self
+
+        class Obj:
+            left = 1
+
+            def __getattr__(self, name: str) -> Any:
+                call = getattr(inner, name)
+                if name != owner.method:
+                    return call
+
+                def interrupted(*args: Any) -> Any:
+                    result = call(*args)
+                    if owner.armed and Obj.left:
+                        Obj.left = 0
+                        raise Interrupt
+                    return result
+
+                return interrupted
+
+        return Obj()
+
+
+def interrupted_pair(fd: ModuleType, contexts: Any, method: str) -> tuple[Any, Any, Interrupted]:
+    """Give a pair whose first stream is interrupted in a method of its SSL object, once that is armed."""
+    trap = Interrupted(contexts[0], method)
+    raw = tuple(fd.stream.open_stream(sock) for sock in socket.socketpair())
+    one, other = tls_pair(fd, raw, trap, contexts[1])  # type: ignore[arg-type]
+    return one, other, trap
+
+
+def test_interrupt_while_decrypting_ends_the_stream(fd: ModuleType, contexts: Any) -> None:
+    """OpenSSL has given the bytes, and nobody knows how many: what follows must not be taken for a frame."""
+    one, other, trap = interrupted_pair(fd, contexts, "read")
+    settle(fd, one)
+    decoder = fd.codec.Decoder(masked=False)
+    trap.armed = True
+    assert other.write(frame(fd, b"lost"), None)
+    with pytest.raises(Interrupt):
+        one.read(decoder, None)
+    assert one.pending()
+    assert other.write(frame(fd, b"next"), None)
+    for _ in range(2):
+        with pytest.raises(ConnectionAbortedError, match="interrupted"):
+            one.read(decoder, 0.0)
+    assert decoder.pull() is None
+    for stream in (one, other):
+        stream.close()
+
+
+@pytest.mark.parametrize("size", [5, 40_000])
+@pytest.mark.parametrize("method", ["write", "write_large"])
+def test_interrupt_while_encrypting_tears(
+    fd: ModuleType, contexts: Any, method: str, size: int
+) -> None:
+    one, other, trap = interrupted_pair(fd, contexts, "write")
+    trap.armed = True
+    args = (b"a" * size,) if method == "write" else (b"head", b"a" * size)
+    with pytest.raises(Interrupt):
+        getattr(one, method)(*args, None)
+    assert one.torn
+    for stream in (one, other):
+        stream.close()
+
+
+@pytest.mark.parametrize("size", [5, 15_000])
+def test_interrupt_while_the_network_takes_no_more_tears(
+    fd: ModuleType, contexts: Any, size: int
+) -> None:
+    """A signal's handler raises in a write that waits: part of a record has gone out, perhaps."""
+    ours, theirs = socket.socketpair()
+
+    class Full:
+        """A socket that is interrupted in the midst of its next write."""
+
+        armed = False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ours, name)
+
+        def send(self, data: Any) -> int:
+            if self.armed:
+                raise Interrupt
+            return ours.send(data)
+
+    full = Full()
+    raw = fd.stream.open_stream(full), fd.stream.open_stream(theirs)
+    one, other = tls_pair(fd, raw, *contexts)
+    full.armed = True
+    with pytest.raises(Interrupt):
+        one.write(b"a" * size, None)
+    assert one.torn
+    for stream in (one, other):
+        stream.close()
+
+
+def test_no_room_in_the_decoder_loses_nothing(fd: ModuleType, pair: Any) -> None:
+    """What came is still there, and pending, if the decoder fails to make room for it."""
+    one, other = pair
+    settle(fd, one)
+    decoder = fd.codec.Decoder(masked=False)
+    assert other.write(frame(fd, b"hello"), None)
+    with decoder.get_buffer(), pytest.raises(BufferError):
+        one.read(decoder, None)
+    assert one.read(decoder, 1 + time.monotonic()) == 7
+    assert decoder.pull() == b"hello"

@@ -109,13 +109,21 @@ cdef class DirectTLSStream(TLSStream):
         cdef Py_ssize_t count = self._receive(deadline)
         if count > 0:
             with self.mutex.lock:
-                self._give_ciphertext(self.window)
+                self._give()
         return count
+
+    cdef int _give(self) except -1:
+        """Give OpenSSL the window. Needs the mutex."""
+        self._gap = True
+        self._give_ciphertext(self.window)
+        self._gap = False
+        self._unread = True
+        return 0
 
     cpdef Py_ssize_t read(self, Decoder target, deadline) except? -2:
         cdef Py_ssize_t count, fresh  # bytes of data; of ciphertext that just came
         cdef size_t room = 0
-        if self.foreign:
+        if self.foreign or self._gap:
             return Stream.read(self, target, deadline)
         while True:
             fresh = 0
@@ -124,16 +132,17 @@ cdef class DirectTLSStream(TLSStream):
                 if fresh <= 0:
                     return fresh  # see recv_into() for the end
             with self.mutex.lock:
+                if fresh:  # first of all: nothing that came may be lost
+                    self._give()
+                    if not self.records:
+                        self._unread = False
+                        continue
+                target.space(&room)
+                if room != self.room or target is not self.target:
+                    self.arguments = (room, target)
+                    self.room = room
+                    self.target = target
                 try:
-                    if fresh:  # first of all: nothing that came may be lost
-                        self._give_ciphertext(self.window)
-                        if not self.records:
-                            continue
-                    target.space(&room)
-                    if room != self.room or target is not self.target:
-                        self.arguments = (room, target)
-                        self.room = room
-                        self.target = target
                     count = self._decrypt_into(*self.arguments)
                 except ssl.SSLWantReadError:
                     self.records = 0
@@ -141,6 +150,9 @@ cdef class DirectTLSStream(TLSStream):
                     continue
                 except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                     return 0
+                except BaseException:  # see _decrypt()
+                    self._gap = True
+                    raise
                 # A read gives the rest of one record, or as much as there was room for.
                 self._unread = count == <Py_ssize_t>room or (
                     self.records > 1 and <Py_ssize_t>self._incoming.pending > self.tail)
@@ -152,10 +164,10 @@ cdef class DirectTLSStream(TLSStream):
     cpdef bint write(self, data, deadline) except? -1:
         if self.backlog or self.raw.backlog or len(data) > self._piece:
             return Stream.write(self, data, deadline)
+        self.torn = True  # see the inherited one
         with self.mutex.lock:
             self._encrypt(data)
             ciphertext = self._take_ciphertext()
-        # Once encrypted, it cannot be taken back: the records are numbered.
         self.torn = not self.raw.write(ciphertext, deadline)
         return not self.torn
 

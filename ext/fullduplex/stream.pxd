@@ -50,6 +50,8 @@ cdef class TLSStream(Stream):
     cdef object _give_ciphertext
     cdef Py_ssize_t _piece        # bytes encrypted at once
     cdef bint _unread             # something to read may be in memory
+    cdef bint _gap                # bytes that came are lost, so what follows makes no sense
 
     cdef Py_ssize_t _fetch(self, deadline) except? -2
     cdef Py_ssize_t _decrypt(self, view) except? -2
+    cdef int _check_gap(self) except -1

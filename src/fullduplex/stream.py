@@ -330,6 +330,7 @@ class TLSStream(Stream):
         self._input_view = memoryview(self._input)
         self._piece = PIECE
         self._unread = False  # decrypted or undecrypted bytes may be in memory
+        self._gap = False  # bytes that came are lost, so what follows makes no sense
 
     def handshake(self, deadline: float | None) -> None:
         """Do the TLS handshake.
@@ -367,13 +368,21 @@ class TLSStream(Stream):
         count = self.raw.recv_into(self._input_view, deadline)
         if count > 0:
             with self._mutex:
+                self._gap = True
                 self._give_ciphertext(self._input_view[:count])
+                self._gap = False
+                self._unread = True
         return count
+
+    def _check_gap(self) -> None:
+        if self._gap:
+            raise ConnectionAbortedError("reading was interrupted while TLS was being decrypted")
 
     def pending(self) -> bool:
         return self._unread or self.raw.pending()
 
     def recv_into(self, view: memoryview, deadline: float | None) -> int:
+        self._check_gap()
         while True:
             if self._unread:
                 count = self._decrypt(view)
@@ -386,7 +395,6 @@ class TLSStream(Stream):
                 # Whether or not the peer said so (close_notify), the stream is at its end: WebSocket
                 # has Close frames against truncation.
                 return 0
-            self._unread = True
 
     def _decrypt(self, view: memoryview) -> int:
         size = len(view)
@@ -399,6 +407,10 @@ class TLSStream(Stream):
                 return NOTHING
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 return 0
+            except BaseException:
+                # A signal's handler raises after OpenSSL gave the bytes; nobody knows how many.
+                self._gap = True
+                raise
             # A read gives the rest of one record: more of it is left only if the view is full.
             self._unread = count == size or self._incoming.pending > 0
         return count
@@ -406,19 +418,20 @@ class TLSStream(Stream):
     def write(self, data: BytesLike, deadline: float | None) -> bool:
         if self.backlog or self.raw.backlog or len(data) > self._piece:
             return Stream.write(self, data, deadline)
+        # Once encrypted, it cannot be taken back, the records are numbered: also not if a signal's handler raises.
+        self.torn = True
         with self._mutex:
             self._encrypt(data)
             ciphertext = self._take_ciphertext()
-        # Once encrypted, it cannot be taken back: the records are numbered.
         self.torn = not self.raw.write(ciphertext, deadline)
         return not self.torn
 
     def write_large(self, header: bytes, payload: BytesLike, deadline: float | None) -> bool:
         if self.unsent() and not self.flush(deadline):
             return False
+        self.torn = True
         with self._mutex:
             self._encrypt(header)  # goes out with the payload's first piece
-        self.torn = True
         return self._write_view(memoryview(payload).cast("B"), deadline)
 
     def write_masked(
@@ -456,10 +469,12 @@ class TLSStream(Stream):
         """Encrypt a piece and write it; what the network does not take is the raw stream's backlog."""
         if self.raw.backlog and not self.raw.flush(0.0):
             return 0
+        torn, self.torn = self.torn, True  # as in write()
         with self._mutex:
             count = self.ssl_object.write(memoryview(data)[:PIECE])
             ciphertext = self._outgoing.read()
         self.raw.try_write(ciphertext)
+        self.torn = torn
         return count
 
     def flush(self, deadline: float | None) -> bool:

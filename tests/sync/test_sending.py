@@ -427,6 +427,24 @@ def test_a_ping_flood_while_a_writer_is_blocked_costs_no_memory(fd: ModuleType) 
         peer.expect(PONG, b"999")
 
 
+def test_view_with_gaps_is_compressed(fd: ModuleType) -> None:
+    extension = fd.extensions.permessage_deflate.PerMessageDeflate(False, False, 15, 15)
+    with pair(fd) as (client, server):
+        for connection in (client, server):
+            connection.protocol.extensions = [extension]
+        client.send(memoryview(b"ab" * 500)[::2])
+        assert server.recv(TIMEOUT) == b"a" * 500
+
+
+def test_nothing_follows_a_frame_that_was_interrupted(fd: ModuleType) -> None:
+    """Say, by a signal's handler while a control frame was encrypted."""
+    with link(fd) as (connection, _):
+        connection._stream.torn = True
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+            connection.send("next")
+        assert isinstance(caught.value.__cause__, ConnectionAbortedError)
+
+
 def test_per_message_compression(fd: ModuleType) -> None:
     deflate = fd.extensions.permessage_deflate.PerMessageDeflate(False, False, 15, 15)
     with link(fd, extensions=[deflate]) as (connection, peer):

@@ -106,10 +106,14 @@ class SendingConnection(keepalive.TimedConnection):
         stream = self._stream
         head = 0x80 | opcode if fin else opcode
         try:
+            if stream.torn:
+                raise ConnectionAbortedError("sending was interrupted in the midst of a frame")
             if deadline is not None and not (
                 stream.flush(deadline) and stream.wait_writable(deadline)
             ):
                 raise TimeoutError("timed out before the message could be sent")
+            if isinstance(data, memoryview):
+                data = data.cast("B") if data.contiguous else bytes(data)
             if protocol._extensions:
                 payload = data.encode() if isinstance(data, str) else data
                 head, data = protocol.encode_data(opcode, payload, fin, compress)
@@ -117,8 +121,6 @@ class SendingConnection(keepalive.TimedConnection):
             elif protocol.debug:
                 payload = data.encode() if isinstance(data, str) else data
                 protocol.logger.debug("> %s", Frame(Opcode(opcode), payload, fin))
-            if isinstance(data, memoryview):
-                data = data.cast("B") if data.contiguous else bytes(data)
             if len(data) <= self._large:
                 done = stream.write(protocol.encoder.frame(head, data), deadline)
             else:
