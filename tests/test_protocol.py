@@ -449,3 +449,36 @@ def test_no_log_without_debug(fd: ModuleType, caplog: pytest.LogCaptureFixture) 
 def test_logger_of_the_caller(fd: ModuleType) -> None:
     logger = logging.getLogger("tests.own")
     assert make(fd, logger=logger).logger is logger
+
+
+def test_control_frames_wait_if_one_cannot_be_encoded(fd: ModuleType) -> None:
+    class Failing:
+        """An extension that has no memory for the second frame, once."""
+
+        name = "x-failing"
+        rsv_allowed = 0
+        left = 2
+
+        def encode(self, frame: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                raise MemoryError
+            return frame
+
+    protocol = make(fd, "SERVER")
+    protocol.pulling = True
+    protocol.extensions = [Failing()]
+    for data in (b"one", b"two"):
+        protocol.send_ping(data)
+    with pytest.raises(MemoryError):
+        protocol.take_control()
+    assert protocol.take_control() == b"\x89\x03one\x89\x03two"
+    assert protocol.take_control() == b""
+
+
+def test_counter_of_payload_does_not_overflow(fd: ModuleType) -> None:
+    """Each announced length has 63 bits, and there may be no limit."""
+    decoder = fd.codec.Decoder(masked=False)
+    decoder.feed(b"\x02\x03abc" + b"\x80\x7f\x7f" + b"\xff" * 7)
+    assert decoder.pull() is None
+    assert decoder.payload_received >= (1 << 63) - 1

@@ -298,8 +298,7 @@ class Machine:
         """Encode the control frames that wait, in order; b"" if there are none."""
         frames = []
         control = self.control
-        while control:
-            opcode, payload, _ = control.popleft()
+        for opcode, payload, _ in control:
             if self._extensions:
                 head, data = self._through_extensions(Frame(Opcode(opcode), payload))
                 frames.append(self.encoder.frame(head, data))
@@ -307,7 +306,9 @@ class Machine:
             if self.debug:
                 self.logger.debug("> %s", Frame(Opcode(opcode), payload))
             frames.append(self.encoder.frame(0x80 | opcode, payload))
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        control.clear()  # only now: where memory ran out, they wait for the next call
+        return data
 
     def _flush_control(self) -> None:
         """In Sans-I/O use, write what was queued."""

@@ -92,3 +92,37 @@ def test_nothing_is_delivered_with_a_hole(
         assert found == messages[: len(found)]
         assert failed or len(found) == len(messages)
     assert failures > 3
+
+
+def test_control_frame_is_not_parsed_again(codec: Any) -> None:
+    """After a failure, what looks like frames in a ping's payload is still its payload."""
+    inner = header(BINARY, 100) + b"I" * 100
+    data = header(0x9, len(inner)) + inner + header(TEXT, 2) + b"ok"
+    failures = 0
+    for at in range(1, 50):
+        found, failed = receive(codec.Decoder(masked=False), data, "pull", at)
+        failures += failed
+        assert found == [inner, "ok"][: len(found)]
+        assert failed or len(found) == 2
+    assert failures > 3
+
+
+@pytest.mark.parametrize("step", ["append", "finish"])
+def test_pure_decoder_ends_with_it(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """As the compiled one, whose errors are final: nothing is joined, and no bytes vanish."""
+    pure = load("pure").codec.pure
+
+    def fail(*args: Any) -> None:
+        raise MemoryError
+
+    decoder = pure.Decoder(masked=False)
+    decoder.feed(b"\x01\x03abc")
+    assert decoder.pull() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(pure.Assembler, step, fail)
+        decoder.feed(b"\x80\x03def")
+        with pytest.raises(MemoryError):
+            decoder.pull()
+    decoder.feed(b"\x81\x03ghi")
+    with pytest.raises(MemoryError):
+        decoder.pull()

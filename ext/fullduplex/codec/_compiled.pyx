@@ -394,7 +394,8 @@ cdef class Decoder:
             self.message_frames = 0
             self.message_size = 0
         self.message_frames += 1
-        self.payload_received += <Py_ssize_t>size
+        # Announced sizes have 63 bits each, and perhaps no limit.
+        self.payload_received += min(<Py_ssize_t>size, PY_SSIZE_T_MAX - self.payload_received)
         if self.fragments_limit >= 0 and self.message_frames > self.fragments_limit:
             raise TooManyFragments(self.fragments_limit)
         return 0
@@ -430,9 +431,10 @@ cdef class Decoder:
     cdef object _take_control(self):
         if self.tail - self.head < self.remaining:
             return None
+        data = self._payload()  # may find no memory: then the frame is still under way
         self.opcode, self.fin, self.rsv = self.frame_opcode, self.frame_fin, self.frame_rsv
         self.in_frame = False
-        return self._payload()
+        return data
 
     cdef object _whole(self, bint as_bytes):
         """Take an unfragmented message that is there whole, past the assembler."""

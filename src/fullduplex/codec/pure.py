@@ -503,8 +503,8 @@ class Decoder:
             if self._remaining:
                 return False
             assembler.end_fragment(self._header[1])
-        except UnicodeDecodeError as exc:
-            self._error = exc
+        except (UnicodeDecodeError, MemoryError) as exc:
+            self._error = exc  # also where memory ran out: some of the message is gone
             raise
         return True
 
@@ -516,7 +516,11 @@ class Decoder:
     def _finish_message(self, as_bytes: bool) -> bytes | str:
         self.opcode, self.fin, self.rsv = self._message_opcode, True, 0
         self._end_message()
-        message, self.bounds = self._assembler.finish(as_bytes)
+        try:
+            message, self.bounds = self._assembler.finish(as_bytes)
+        except MemoryError as exc:
+            self._error = exc
+            raise
         return message
 
 
