@@ -247,6 +247,23 @@ def test_handler_may_shut_the_server_down(fd):
         assert not run.thread.is_alive()
 
 
+def test_two_handlers_may_shut_the_server_down_at_once(fd):
+    both = threading.Barrier(2)
+
+    def handler(connection):
+        both.wait(TIMEOUT)
+        connection.server.shutdown()
+
+    with running(fd, handler) as run:
+        clients = [run.dial() for _ in range(2)]
+        for client in clients:
+            assert client.wait_closed(TIMEOUT)
+        run.thread.join(TIMEOUT)
+        assert not run.thread.is_alive()
+        run.server.shutdown(timeout=TIMEOUT)
+        assert handler_threads() == []
+
+
 def blocked(connection):
     """Tell whether a thread is stuck in a send on a connection."""
     if connection._writer.try_acquire(5) == 0:

@@ -241,3 +241,73 @@ def test_giving_way_is_a_matter_of_choice_under_a_filter(fd, monkeypatch, filter
     assert module.batch_from("3") == 3
     assert module.batch_from("0") == 0
     assert module.batch_from("") == (0 if filtered or not hasattr(os, "SCHED_BATCH") else 8)
+
+
+class Trap(dict):
+    """The idle workers, with something that happens just after one was taken out of them."""
+
+    def __init__(self, idle, sprung):
+        super().__init__(idle)
+        self.sprung = sprung
+        self.armed = True
+
+    def __delitem__(self, worker):
+        super().__delitem__(worker)
+        if self.armed:
+            self.armed = False
+            self.sprung()
+
+
+def idle_worker(workers):
+    """Have one worker, which is idle."""
+    done = threading.Event()
+    workers.run(done.set)
+    assert done.wait(TIMEOUT)
+    eventually(lambda: len(workers._idle) == 1)
+
+
+def test_shutting_down_in_the_midst_of_handing_over(workers):
+    """As a signal's handler may: what is handed over begins only after it."""
+    idle_worker(workers)
+    waited = []
+
+    def shut_down():
+        workers.stop()
+        waited.append(workers.wait(TIMEOUT))
+
+    workers._idle = Trap(workers._idle, shut_down)
+    done = threading.Event()
+    workers.run(done.set)
+    assert waited == [True]
+    assert done.wait(TIMEOUT)
+
+
+def test_shutting_down_before_a_thread_has_started(workers, monkeypatch):
+    waited = []
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        workers.stop()
+        waited.append(workers.wait(TIMEOUT))
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    done = threading.Event()
+    workers.run(done.set)
+    assert waited == [True]
+    assert done.wait(TIMEOUT)
+
+
+def test_task_that_waits_is_not_waited_for_by_another(workers):
+    both = threading.Barrier(2)
+    waited = []
+
+    def task():
+        both.wait(TIMEOUT)
+        workers.stop()
+        waited.append(workers.wait(TIMEOUT))
+
+    workers.run(task)
+    workers.run(task)
+    assert workers.wait(TIMEOUT)
+    assert waited == [True, True]

@@ -103,7 +103,8 @@ class Workers:
         # Notified when a task ends, if somebody waits. Nothing is waited for while its lock is
         # held.
         self._ended = threading.Condition(threading.Lock())
-        self._waiting = 0
+        self._waiting: list[threading.Thread] = []
+        self._handing: int | None = None  # the thread that is in the midst of `run`
 
     def run(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function in a thread that is idle, or in a new one.
@@ -111,14 +112,31 @@ class Workers:
         Raises:
             RuntimeError, MemoryError: if a thread cannot start; the function will not be called.
         """
+        self._handing = threading.get_ident()
         try:
-            worker, _ = self._idle.popitem()  # the one that ran last: its stack is in the cache
-        except KeyError:
-            self._start((function, args))
-        else:
-            worker.task = (function, args)
-            self._busy[worker] = None
-            worker.wakeup.release()
+            if not self._wake((function, args)):
+                self._start((function, args))
+        finally:
+            self._handing = None
+
+    def _wake(self, task: tuple[Callable[..., object], tuple[Any, ...]]) -> bool:
+        """Give the task to an idle worker; False if there is none."""
+        while True:
+            try:
+                # The one that ran last: its stack is in the cache. Not by popitem(): what a call
+                # returns is lost if a signal's handler raises just then.
+                worker = next(reversed(self._idle))
+                del self._idle[worker]
+            except StopIteration:
+                return False
+            except (KeyError, RuntimeError):  # another was quicker
+                continue
+            try:
+                worker.task = task
+                self._busy[worker] = None
+            finally:
+                worker.wakeup.release()  # whatever happens: nobody else can any more
+            return True
 
     def _start(self, task: tuple[Callable[..., object], tuple[Any, ...]]) -> None:
         worker = Worker()
@@ -178,6 +196,18 @@ class Workers:
         current = threading.current_thread()
         return any(worker.thread is current for worker in self._busy.copy())
 
+    def _awaited(self) -> list[Worker]:
+        """Give the workers that the calling thread, which is in `wait`, has to wait for."""
+        current = threading.current_thread()
+        alive = [w for w in self._alive.copy() if w.thread is not current]
+        if current in [w.thread for w in self._alive.copy()]:
+            # Two that wait for each other would do so for ever.
+            alive = [w for w in alive if w.thread not in self._waiting]
+        if self._handing == threading.get_ident():
+            # In a signal handler that has interrupted `run`: what is handed over there begins later.
+            alive = [w for w in alive if w in self._busy and w.task is None]
+        return alive
+
     def stop(self) -> None:
         """End the threads: the idle ones now, the others after their task."""
         self._stopped = True
@@ -191,6 +221,9 @@ class Workers:
     def wait(self, timeout: float | None = None) -> bool:
         """After `stop`, wait until all tasks and their threads have ended, but for the calling one.
 
+        Called by a task, it does not wait for tasks that wait here as well. Called by a signal
+        handler in the midst of `run`, it does not wait for the task that is handed over there.
+
         Args:
             timeout: seconds; None for no limit.
 
@@ -200,12 +233,12 @@ class Workers:
         deadline = None if timeout is None else time.monotonic() + timeout
         current = threading.current_thread()
         with self._ended:
-            self._waiting += 1
+            self._waiting.append(current)
+            self._ended.notify_all()
         try:
             while True:
                 with self._ended:
-                    others = [w for w in self._alive.copy() if w.thread is not current]
-                    if not others:
+                    if not self._awaited():
                         return True
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
@@ -213,4 +246,4 @@ class Workers:
                     self._ended.wait(left)
         finally:
             with self._ended:
-                self._waiting -= 1
+                self._waiting.remove(current)
