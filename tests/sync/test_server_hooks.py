@@ -116,6 +116,23 @@ def test_process_response_replaces(fd):
     assert not ran.is_set()
 
 
+@pytest.mark.parametrize(("limit", "status"), [(None, 101), (0, 503)])
+def test_process_response_that_lets_in_what_was_refused(fd, limit, status):
+    def process_response(connection, request, response):
+        assert response.status_code == 403
+        connection.protocol.origins = None
+        return connection.protocol.accept(request)
+
+    options = {"origins": ["https://a"], "process_response": process_response}
+    with running(fd, quiet, max_connections=limit, **options) as run, run.connect() as sock:
+        sock.sendall(request(headers="Origin: https://b\r\n"))
+        assert status_of(sock.recv(4096)) == status
+        if status == 101:
+            eventually(lambda: len(run.server.connections) == 1)
+        run.server.shutdown(timeout=10)
+        assert run.server.connections == set()
+
+
 def test_process_response_fails(fd, caplog):
     def process_response(connection, request, response):
         raise LookupError

@@ -216,8 +216,10 @@ class Server:
             acceptor.ring()
 
     def admit(self, connection: ServerConnection) -> bool:
-        """Note a connection that is about to be opened; False if there are too many."""
+        """Note a connection that is about to be opened; False if there are too many. Idempotent."""
         with self._admitting:
+            if connection in self._admitted:
+                return True
             limit = self._max_connections
             if limit is not None and len(self._admitted) >= limit:
                 return False

@@ -207,6 +207,7 @@ def find_response(connection: ServerConnection, request: Request, hooks: Hooks) 
         add_server_header(response, hooks.server_header)
         if hooks.process_response is not None:
             response = hooks.process_response(connection, request, response) or response
+            response = admit(connection, response)  # one that was refused before, perhaps
     except Exception as exc:
         response = internal_error(connection, exc, hooks)
     return response
@@ -231,6 +232,12 @@ def ask(connection: ServerConnection, request: Request, hooks: Hooks) -> Respons
             # It refers to the connection, which refers to the protocol.
             if select is not None:
                 protocol._select_subprotocol = None
+    return admit(connection, response)
+
+
+def admit(connection: ServerConnection, response: Response) -> Response:
+    """Have the server note a connection that will be opened; or else give the refusal."""
+    server = connection.server
     if server is not None and response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
         if server.closing:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, CLOSING_TEXT)
