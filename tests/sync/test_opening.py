@@ -139,6 +139,29 @@ def test_a_refusal_whose_body_never_ends_is_still_a_refusal(fd: ModuleType) -> N
         fd.sync.client.connect(peer.uri, **FAST, open_timeout=0.2)
 
 
+def endless_refusal(sock: Any) -> None:
+    """Refuse with an explanation that comes in tiny chunks, and never pauses."""
+    read_head(sock)
+    sock.sendall(b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunks = b"1;" + b"x" * 1000 + b"\r\na\r\n"
+    try:
+        while True:
+            sock.sendall(chunks * 100)
+    except OSError:
+        pass  # the client has gone
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_a_refusal_that_never_pauses_is_cut_off(fd: ModuleType, proxied: bool) -> None:
+    with Peer(endless_refusal) as peer, no_leak(fd):
+        begin = time.monotonic()
+        arguments = {"proxy": f"http://127.0.0.1:{peer.port}"} if proxied else {"proxy": None}
+        kind = fd.exceptions.InvalidProxyStatus if proxied else fd.exceptions.InvalidStatus
+        with pytest.raises(kind):
+            fd.sync.client.connect(peer.uri, compression=None, open_timeout=0.3, **arguments)
+        assert time.monotonic() - begin < 2
+
+
 def test_a_reset_during_the_handshake(fd: ModuleType) -> None:
     def handler(sock: Any) -> None:
         read_head(sock)

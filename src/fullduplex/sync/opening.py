@@ -408,9 +408,7 @@ def shake_hands(
             lost = lost or exc
         if count > 0:
             protocol.receive_data(view[:count])
-        elif count == NOTHING:
-            _give_up(protocol)
-        else:
+        elif count == 0:
             protocol.receive_eof()
         if protocol.handshake_exc is not None:
             _fail(protocol, lost)
@@ -418,6 +416,9 @@ def shake_hands(
             (response,) = protocol.events_received()
             assert isinstance(response, Response)
             return response
+        # The stream looks at the clock only when there is nothing to read.
+        if count == NOTHING or (deadline is not None and time.monotonic() >= deadline):
+            _give_up(protocol)
 
 
 def _fail(protocol: ClientProtocol, lost: OSError | None) -> NoReturn:

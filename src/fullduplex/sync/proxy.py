@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -265,15 +266,17 @@ def _read_response(stream: Stream, parser: ResponseParser, deadline: float | Non
     view = memoryview(bytearray(RECEIVE_SIZE))
     while True:
         count = stream.recv_into(view, deadline)
-        if count == NOTHING:
+        if count == 0:
+            return parser.feed_eof()
+        if count > 0:
+            response = parser.feed(bytes(view[:count]))
+            if response is not None:
+                return response
+        # The stream looks at the clock only when there is nothing to read.
+        if count == NOTHING or (deadline is not None and time.monotonic() >= deadline):
             if parser.head is not None:
                 return parser.head  # a refusal whose explanation never ends
             raise TimeoutError("timed out")
-        if count == 0:
-            return parser.feed_eof()
-        response = parser.feed(bytes(view[:count]))
-        if response is not None:
-            return response
 
 
 class _Carrier:
