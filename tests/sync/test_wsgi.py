@@ -239,6 +239,7 @@ def test_socket_as_an_argument(fd):
         {"SERVER_PROTOCOL": "HTTP/0.9"},
         {"HTTP_X": "x" * 9000},
         {"HTTP_CONTENT_LENGTH": "5"},
+        {"CONTENT_LENGTH": "5"},  # where PEP 3333 puts it
     ],
 )
 def test_refused_request_leaves_the_socket_as_it_was(fd, extra):

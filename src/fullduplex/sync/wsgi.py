@@ -192,4 +192,7 @@ def build_request(environ: dict[str, Any]) -> Request:
     for key, value in environ.items():
         if key.startswith("HTTP_"):
             headers[key[5:].replace("_", "-").title()] = value
+    # A request with a body is refused, so this one must not be lost.
+    if environ.get("CONTENT_LENGTH"):
+        headers["Content-Length"] = environ["CONTENT_LENGTH"]
     return Request(path, headers, environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"])
