@@ -91,7 +91,10 @@ def test_leaving_the_loop_closes_the_connection(fd: ModuleType) -> None:
                 raise LookupError
 
 
-def test_a_closed_connection_is_followed_by_the_next(fd: ModuleType) -> None:
+def test_a_closed_connection_is_followed_by_the_next(
+    fd: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fd.sync.reconnecting, "SHORT", 0.0)
     delays = Delays()
     with Peer(close_with(1000)) as peer:
         again = fd.sync.client.reconnect(peer.uri, **FAST, reconnect_delays=delays)
@@ -146,7 +149,7 @@ def test_delays_begin_anew_after_a_success(fd: ModuleType) -> None:
     assert delays.series == [2, 1]
 
 
-@pytest.mark.parametrize("kind", ["drop", 1013])
+@pytest.mark.parametrize("kind", ["drop", 1001, 1011, 1013])
 def test_a_connection_that_is_dropped_at_once_is_no_success(fd: ModuleType, kind: Any) -> None:
     """A server that accepts everybody and drops everybody must not be asked without end."""
     drop = lambda sock: sock.sendall(switching(read_head(sock)))  # noqa: E731
@@ -154,19 +157,48 @@ def test_a_connection_that_is_dropped_at_once_is_no_success(fd: ModuleType, kind
     with Peer(drop if kind == "drop" else close_with(kind)) as peer:
         again = fd.sync.client.reconnect(peer.uri, **FAST, reconnect_delays=delays)
         for websocket in itertools.islice(again, 4):
-            with pytest.raises(fd.exceptions.ConnectionClosedError):
+            with pytest.raises(fd.exceptions.ConnectionClosed):
                 websocket.recv(timeout=5)
     assert delays.series == [3]
 
 
-def test_a_connection_that_brought_something_is_a_success(fd: ModuleType) -> None:
+@pytest.mark.parametrize(("short", "series"), [(0.0, []), (60.0, [2])])
+def test_a_connection_that_brought_something_is_a_success(
+    fd: ModuleType, monkeypatch: pytest.MonkeyPatch, short: float, series: list[int]
+) -> None:
+    """If the server did not end it at once, with its message as an explanation."""
+    monkeypatch.setattr(fd.sync.reconnecting, "SHORT", short)
     delays = Delays()
     give = lambda sock: sock.sendall(switching(read_head(sock)) + frame(1, b"x"))  # noqa: E731
     with Peer(give) as peer:
         again = fd.sync.client.reconnect(peer.uri, **FAST, reconnect_delays=delays)
         for websocket in itertools.islice(again, 3):
             assert websocket.recv(timeout=5) == "x"
-    assert delays.series == []
+            websocket.wait_closed(5)
+    assert delays.series == series
+
+
+def test_a_context_manager_in_two_threads(fd: ModuleType) -> None:
+    with Peer(echo) as peer, no_leak(fd):
+        again = fd.sync.client.reconnect(peer.uri, **FAST)
+        entered, left = threading.Event(), threading.Event()
+
+        def other() -> None:
+            with again as websocket:
+                entered.set()
+                assert left.wait(5)
+                websocket.send("x")
+                received.append(websocket.recv(timeout=5))
+
+        received: list[str] = []
+        thread = threading.Thread(target=other)
+        with again as websocket:
+            thread.start()
+            assert entered.wait(5)
+        assert websocket.protocol.state is fd.protocol.State.CLOSED
+        left.set()
+        thread.join()
+        assert received == ["x"]
 
 
 def test_delays_are_waited_for(fd: ModuleType) -> None:

@@ -2,8 +2,9 @@
 
 Delays grow by a factor, and each is drawn at random, so that the clients of a server that comes
 back do not all come back at once (RFC 6455 §7.2.3). They are counted from one success to the next.
-A connection that breaks before it brought a single message is no success: otherwise a server that
-accepts everybody and drops everybody would be asked as fast as it can drop.
+A connection that breaks before it brought a single message, or that the server ends within a second
+of its opening, is no success: otherwise a server that accepts everybody and drops everybody, perhaps
+with a word of explanation, would be asked as fast as it can drop.
 
 Environment variables, read at import, in seconds where they are times:
 
@@ -23,6 +24,7 @@ import logging
 import os
 import random
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -60,6 +62,9 @@ MAX_DELAY: Final = _read_number("FULLDUPLEX_BACKOFF_MAX_DELAY", 90.0, 0.0)
 
 # How a connection ends that the server dropped, or did not want at the moment.
 _DROPPED: Final = frozenset([CloseCode.ABNORMAL_CLOSURE, CloseCode.TRY_AGAIN_LATER])
+
+SHORT: Final = 1.0
+"""Seconds within which a connection that the server ends is no success."""
 
 
 def backoff(
@@ -110,13 +115,14 @@ class Reconnecting:
         self._lock = threading.Lock()
         self._attempts: set[Cancel] = set()
         self._connections: set[Any] = set()
-        self._entered: list[Any] = []
+        self._entered: list[tuple[int, Any]] = []  # with the thread that entered
 
     # One connection
 
     def __enter__(self) -> Any:
         connection = self._open()
-        self._entered.append(connection)
+        with self._lock:
+            self._entered.append((threading.get_ident(), connection))
         return connection
 
     def __exit__(
@@ -125,11 +131,18 @@ class Reconnecting:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        connection = self._entered.pop()
+        connection = self._leave()
         try:
             connection.__exit__(exc_type, exc_value, traceback)
         finally:
             self._forget(connection)
+
+    def _leave(self) -> Any:
+        """Give the connection that the calling thread entered last; else the last one of all."""
+        thread = threading.get_ident()
+        with self._lock:
+            own = [index for index, (who, _) in enumerate(self._entered) if who == thread]
+            return self._entered.pop(own[-1] if own else -1)[1]
 
     def _open(self) -> Any:
         """Open a connection that `stop` knows of."""
@@ -175,15 +188,16 @@ class Reconnecting:
                 self._judge(exc)
                 reason = "".join(traceback.format_exception_only(exc)).partition("\n")[0]
             else:
+                opened = time.monotonic()
                 try:
                     yield connection
                 finally:
                     connection.close()
                     self._forget(connection)
-                if not was_dropped(connection):
+                reason = why_no_success(connection, time.monotonic() - opened)
+                if not reason:
                     delays = None
                     continue
-                reason = "the connection was dropped before it brought a message"
             if delays is None:
                 delays = iter(self._reconnect_delays())
             delay = next(delays)
@@ -223,6 +237,11 @@ class Reconnecting:
             connection.close(code, reason)
 
 
-def was_dropped(connection: Any) -> bool:
-    """Tell whether the server dropped a closed connection before it sent any message."""
-    return connection.close_code in _DROPPED and not connection.counters["messages_received"]
+def why_no_success(connection: Any, lifetime: float) -> str:
+    """Tell why a closed connection that lasted so many seconds was no success; "" if it was one."""
+    protocol = connection.protocol
+    if protocol.close_sent is not None and not protocol.close_rcvd_then_sent:
+        return ""  # we ended it
+    if connection.close_code in _DROPPED and not connection.counters["messages_received"]:
+        return "the connection was dropped before it brought a message"
+    return "the server ended the connection at once" if lifetime < SHORT else ""
