@@ -204,7 +204,7 @@ def test_stress(fd: ModuleType, role: Any, seed: int) -> None:
 def test_a_signal_handler_that_raises_leaves_no_role_taken(fd: ModuleType) -> None:
     """Python calls handlers between two instructions, so also when the role has just been taken."""
 
-    class Interrupting(dict[int, tuple[int]]):
+    class Interrupting(dict[int, tuple[int, int]]):
         def setdefault(self, *args: Any) -> Any:
             super().setdefault(*args)
             raise KeyboardInterrupt
@@ -214,7 +214,55 @@ def test_a_signal_handler_that_raises_leaves_no_role_taken(fd: ModuleType) -> No
     with pytest.raises(KeyboardInterrupt):
         role.try_acquire(fd.roles.RECV)
     assert role.owner == fd.roles.FREE
-    role._held.update({0: (fd.roles.SEND,)})
+    role._held.update({0: (fd.roles.SEND, 0)})
     with pytest.raises(KeyboardInterrupt):
         role.try_acquire(fd.roles.RECV)
     assert role.owner == fd.roles.SEND
+
+
+def test_who_waits_for_long_comes_first(fd: ModuleType, role: Any) -> None:
+    """A thread that takes the role again and again leaves it to those who wait, in their order."""
+    assert role.acquire(fd.roles.SEND)
+    assert not role.contended()
+    order: list[int] = []
+
+    def take(number: int) -> None:
+        assert role.acquire(fd.roles.SEND, 60)
+        order.append(number)
+        role.release()
+
+    waiting = []
+    for number in range(3):
+        waiting.append(Background(take, number))
+        time.sleep(10 * fd.roles.PATIENCE)
+    until(role.contended)
+    role.release()
+    assert role.acquire(fd.roles.SEND, 60)
+    order.append(3)
+    role.release()
+    for one in waiting:
+        one.result()
+    assert order == [0, 1, 2, 3]
+    assert not role.contended()
+
+
+def test_one_that_gives_up_leaves_the_queue(fd: ModuleType, role: Any) -> None:
+    assert role.acquire(fd.roles.SEND)
+    first = Background(role.acquire, fd.roles.SEND, 20 * fd.roles.PATIENCE)
+    until(role.contended)
+    second = Background(role.acquire, fd.roles.SEND, 60)
+    assert first.result() is False
+    role.release()
+    assert second.result() is True
+    role.release()
+    assert not role.contended()
+    assert role.try_acquire(fd.roles.SEND) == fd.roles.FREE
+
+
+def test_whose_it_is(fd: ModuleType, role: Any) -> None:
+    assert not role.mine
+    role.try_acquire(fd.roles.RECV)
+    assert role.mine
+    assert Background(lambda: role.mine).result() is False
+    role.release()
+    assert not role.mine

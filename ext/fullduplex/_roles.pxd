@@ -15,8 +15,12 @@ cdef extern from "atomic.h" nogil:
 cdef class Role:
     cdef fdx_atomic state         # FREE or the kind of the owner
     cdef fdx_atomic waiters       # threads in acquire()
+    cdef fdx_atomic queued        # those of them that are in the queue
+    cdef unsigned long thread     # the owner's; 0 if there is none
+    cdef list queue               # those who have waited for long, in order; the condition guards it
     cdef object changed           # the connection's condition
 
+    cpdef bint contended(self) noexcept
     cpdef int try_acquire(self, int kind=*) noexcept
     cpdef bint acquire(self, int kind, object timeout=*) except -1
     cpdef int release(self) except -1

@@ -2,37 +2,75 @@
 
 import time
 
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() noexcept
+
+cdef enum:
+    PATIENCE = 5  # milliseconds; as in fullduplex.roles, which imports this module
+
 
 cdef class Role:
     def __cinit__(self, changed):
         self.state = 0
         self.waiters = 0
+        self.queued = 0
+        self.thread = 0
+        self.queue = []
         self.changed = changed
 
     @property
     def owner(self):
         return fdx_atomic_load(&self.state)
 
+    @property
+    def mine(self):
+        # Whoever else takes the role does so after its last owner has taken its name away.
+        return self.thread == PyThread_get_thread_ident()
+
+    cpdef bint contended(self) noexcept:
+        return fdx_atomic_load(&self.queued) != 0
+
     cpdef int try_acquire(self, int kind=1) noexcept:
-        return <int>fdx_atomic_swap_if(&self.state, 0, kind)
+        cdef int owner = <int>fdx_atomic_swap_if(&self.state, 0, kind)
+        if owner == 0:
+            self.thread = PyThread_get_thread_ident()
+        return owner
 
     cpdef bint acquire(self, int kind, object timeout=None) except -1:
-        if self.try_acquire(kind) == 0:
+        if not self.contended() and self.try_acquire(kind) == 0:
             return True
-        deadline = None if timeout is None else time.monotonic() + timeout
+        cdef list queue = self.queue
+        cdef bint waiting = False  # in the queue
+        place = object()
+        begin = time.monotonic()
+        deadline = None if timeout is None else begin + timeout
         with self.changed:
             fdx_atomic_add(&self.waiters, 1)
             try:
-                while self.try_acquire(kind) != 0:
-                    left = None if deadline is None else deadline - time.monotonic()
+                while True:
+                    if (not queue or queue[0] is place) and self.try_acquire(kind) == 0:
+                        return True
+                    now = time.monotonic()
+                    left = None if deadline is None else deadline - now
                     if left is not None and left <= 0:
                         return False
+                    if not waiting:
+                        if now >= begin + 0.001 * PATIENCE:
+                            queue.append(place)
+                            fdx_atomic_add(&self.queued, 1)
+                            waiting = True
+                            continue
+                        left = 0.001 * PATIENCE if left is None else min(left, 0.001 * PATIENCE)
                     self.changed.wait(left)
-                return True
             finally:
                 fdx_atomic_add(&self.waiters, -1)
+                if waiting:
+                    fdx_atomic_add(&self.queued, -1)
+                    queue.remove(place)
+                    self.changed.notify_all()  # the next one is the first now
 
     cpdef int release(self) except -1:
+        self.thread = 0
         fdx_atomic_store(&self.state, 0)
         # A waiter counts itself before it tries: either it finds the role free, or it is counted here.
         if fdx_atomic_load(&self.waiters):
@@ -42,5 +80,8 @@ cdef class Role:
 
     def reset(self, changed):
         self.changed = changed
+        self.thread = 0
+        self.queue = []
         fdx_atomic_store(&self.state, 0)
         fdx_atomic_store(&self.waiters, 0)
+        fdx_atomic_store(&self.queued, 0)

@@ -23,6 +23,9 @@ WAIT: Final = 4
 SEND: Final = 5
 """A thread that writes frames."""
 
+PATIENCE: Final = 0.005
+"""Seconds that a thread waits for a role before those that only pass by have to leave it to those that wait."""
+
 
 class PurePythonRole:
     """A lock with the kind of its owner.
@@ -35,9 +38,12 @@ class PurePythonRole:
     def __init__(self, changed: threading.Condition) -> None:
         # What is under 0 is the owner's, in a tuple of its own. One call of a dict is atomic: a signal's handler
         # that raises, as that of Ctrl-C does, never finds the role half taken.
-        self._held: dict[int, tuple[int]] = {}
+        self._held: dict[int, tuple[int, int]] = {}
         self._changed = changed
         self._waiters = 0
+        self._queue: list[
+            object
+        ] = []  # those who have waited for long, in order; the condition guards it
 
     @property
     def owner(self) -> int:
@@ -45,9 +51,19 @@ class PurePythonRole:
         held = self._held.get(0)
         return FREE if held is None else held[0]
 
+    @property
+    def mine(self) -> bool:
+        """Whether the calling thread is the owner: a signal's handler may run in the midst of its work."""
+        held = self._held.get(0)
+        return held is not None and held[1] == threading.get_ident()
+
+    def contended(self) -> bool:
+        """Tell whether somebody has waited for the role for long, so that it is only fair to queue up."""
+        return bool(self._queue)
+
     def try_acquire(self, kind: int = RECV) -> int:
         """Take the role if it is free: returns FREE if it was, else the kind of its owner."""
-        mine = (kind,)
+        mine = (kind, threading.get_ident())
         try:
             held = self._held.setdefault(0, mine)
         except BaseException:
@@ -58,20 +74,33 @@ class PurePythonRole:
 
     def acquire(self, kind: int, timeout: float | None = None) -> bool:
         """Take the role, waiting up to ``timeout`` seconds (None for ever); False if time ran out."""
-        if self.try_acquire(kind) == FREE:
+        if not self._queue and self.try_acquire(kind) == FREE:
             return True
-        deadline = None if timeout is None else time.monotonic() + timeout
+        begin = time.monotonic()
+        deadline = None if timeout is None else begin + timeout
+        place: object = object()
+        queue = self._queue
         with self._changed:
             self._waiters += 1
             try:
-                while self.try_acquire(kind) != FREE:
-                    left = None if deadline is None else deadline - time.monotonic()
+                while True:
+                    if (not queue or queue[0] is place) and self.try_acquire(kind) == FREE:
+                        return True
+                    now = time.monotonic()
+                    left = None if deadline is None else deadline - now
                     if left is not None and left <= 0:
                         return False
+                    if place not in queue:
+                        if now >= begin + PATIENCE:
+                            queue.append(place)
+                            continue
+                        left = PATIENCE if left is None else min(left, PATIENCE)
                     self._changed.wait(left)
-                return True
             finally:
                 self._waiters -= 1
+                if place in queue:
+                    queue.remove(place)
+                    self._changed.notify_all()  # the next one is the first now
 
     def release(self) -> None:
         """Give the role back, and wake who waits for it."""
@@ -86,6 +115,7 @@ class PurePythonRole:
         self._changed = changed
         self._held = {}
         self._waiters = 0
+        self._queue = []
 
 
 if TYPE_CHECKING:

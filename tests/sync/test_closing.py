@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import threading
@@ -453,3 +454,44 @@ def test_closing_is_bounded_on_a_socket_without_a_descriptor(fd: ModuleType) -> 
     with peer, Background(connection.close):
         pass  # the peer says nothing
     assert connection.state is fd.protocol.State.CLOSED
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
+def test_close_in_a_signal_handler_that_interrupts_recv(fd: ModuleType) -> None:
+    """It says Close, and recv() below it finds the end."""
+    with link(fd, close_timeout=TIMEOUT) as (connection, peer):
+        returned = []
+
+        def handler(number: int, stack: Any) -> None:
+            connection.close(1001)
+            returned.append(connection.state)
+            if connection.state is not fd.protocol.State.CLOSED:
+                with pytest.raises(fd.exceptions.ConcurrencyError):
+                    connection.send("what could not be sent any more")
+
+        def interrupt() -> None:
+            wait_reading(connection)
+            while not returned:  # one that comes before the call blocks is seen by nobody
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+                time.sleep(0.05)
+            peer.expect_close(1001)
+            peer.send_close(1001)
+            peer.close()
+
+        old = signal.signal(signal.SIGUSR1, handler)
+        try:
+            with Background(interrupt), pytest.raises(fd.exceptions.ConnectionClosedOK):
+                connection.recv()
+        finally:
+            signal.signal(signal.SIGUSR1, old)
+        assert returned[0] is fd.protocol.State.CLOSING
+
+
+def test_close_in_a_signal_handler_bounds_the_time(fd: ModuleType) -> None:
+    """As everywhere: a peer that does not answer is cut."""
+    with link(fd, close_timeout=0.2) as (connection, peer):
+        assert connection._reader.try_acquire(1) == 0  # this thread is in recv()
+        connection.close()
+        connection._leave_reader()
+        peer.expect(CLOSE)
+        assert connection.wait_closed(TIMEOUT)

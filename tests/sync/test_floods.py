@@ -275,3 +275,58 @@ class TestPortableWatcher:
             found = [watcher.wait(TIMEOUT) for _ in range(2)]
             assert found == [[], [(one.fileno(), fd.sync.service.READ)]]
         watcher.close()
+
+
+def bottomless(fd: ModuleType, sock: socket.socket, seconds: float) -> Any:
+    """Make a stream that holds pings in memory, as TLS does, for so long; then a message."""
+
+    class Bottomless(fd.stream.Stream):  # type: ignore[misc, name-defined]
+        until = 0.0
+
+        def pending(self) -> bool:
+            return self.until >= 0
+
+        def recv_into(self, view: memoryview, deadline: float | None) -> int:
+            now = time.monotonic()
+            if self.until < 0:
+                return -1
+            self.until = self.until or now + seconds
+            data = b"\x89\x00"
+            if now >= self.until:
+                self.until = -1.0
+                data = b"\x81\x02ok"
+            view[: len(data)] = data
+            return len(data)
+
+        def send_some(self, data: Any) -> int:
+            return len(data)
+
+    return Bottomless(sock)
+
+
+def test_what_tls_holds_in_memory_does_not_hold_the_service(fd: ModuleType) -> None:
+    with link(fd) as (connection, _):
+        assert connection._reader.try_acquire(1) == 0  # keeps the service away
+        stream, connection._stream = connection._stream, bottomless(fd, connection.socket, 3600)
+        connection._leave_reader()
+        begin = time.monotonic()
+        connection._serve()
+        assert time.monotonic() - begin < TIMEOUT
+        # Nor is it forgotten: no watch would see what is in memory.
+        before = connection.counters["frames_received"]
+        eventually(lambda: connection.counters["frames_received"] > before)
+        connection._stream.until = -1.0
+        eventually(lambda: connection._reader.try_acquire(1) == 0)
+        connection._stream = stream
+        connection._leave_reader()
+
+
+def test_wait_reads_what_tls_holds_in_memory(fd: ModuleType) -> None:
+    """Also when it takes longer than a turn."""
+    with link(fd) as (connection, _):
+        assert connection._reader.try_acquire(1) == 0
+        stream, connection._stream = connection._stream, bottomless(fd, connection.socket, 0.05)
+        connection._leave_reader()
+        assert fd.wait([connection], TIMEOUT) == [connection]
+        assert connection.recv(0) == "ok"
+        connection._stream = stream

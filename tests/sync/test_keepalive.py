@@ -9,6 +9,7 @@ import pytest
 
 from .links import (
     BINARY,
+    CLOSE,
     PING,
     PONG,
     TEXT,
@@ -141,3 +142,25 @@ def test_keepalive_of_many_connections_by_one_thread(fd: ModuleType) -> None:
             assert two.wait_closed(TIMEOUT)
             peer_one.send(PONG, peer_one.expect(PING))
             assert one.state is fd.protocol.State.OPEN
+
+
+@pytest.mark.parametrize("interval", [None, 0.2])
+def test_violation_behind_a_message_that_is_taken_late(
+    fd: ModuleType, monkeypatch: pytest.MonkeyPatch, interval: float | None
+) -> None:
+    """The peer is told what it did, though nobody asks for more; and not that a pong was missing."""
+    monkeypatch.setattr(fd.sync.core, "VIOLATION_GRACE", 0.1)
+    with link(fd, ping_interval=interval, ping_timeout=0.2) as (connection, peer):
+        peer.send(TEXT, b"one")
+        peer.send(0x3)
+        eventually(lambda: connection._violation is not None)
+        if interval is None:
+            time.sleep(0.3)  # past the grace, with the message still there
+            assert connection.state is fd.protocol.State.OPEN
+        else:
+            eventually(lambda: connection.state is not fd.protocol.State.OPEN)
+        assert connection.recv(0) == "one"
+        while (opcode := peer.receive())[0] == PING:
+            pass
+        assert (opcode[0], opcode[2][:2]) == (CLOSE, (1002).to_bytes(2, "big"))
+        peer.close()

@@ -6,6 +6,7 @@ import collections
 import errno
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -488,3 +489,48 @@ def test_a_small_send_is_one_system_call(fd: ModuleType) -> None:
         connection.send("message")
         assert faulty[0].calls == ["send"]
         peer.expect(TEXT, b"message")
+
+
+def test_a_thread_that_sends_without_a_pause_lets_others_send(fd: ModuleType) -> None:
+    """Who has waited for a while is next, however soon the other wants to send again."""
+    with pair(fd) as (client, server):
+        ended = threading.Event()
+        sent = [0]
+
+        def drain() -> None:
+            for message in server:
+                if message == "end":
+                    return
+
+        def busy() -> None:
+            while not ended.is_set():
+                client.send(bytes(LONG // 2))
+                sent[0] += 1
+
+        with Background(drain), Background(busy):
+            for _ in range(5):
+                eventually(lambda: writing(client))
+                before = sent[0]
+                client.send("small", timeout=TIMEOUT)
+                assert sent[0] - before < 100
+            ended.set()
+            eventually(lambda: not writing(client))
+            client.send("end")
+
+
+def test_time_limit_of_fragments_to_a_peer_that_does_not_read(fd: ModuleType) -> None:
+    with link(fd, small=True, close_timeout=60) as (connection, peer):
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            connection.send([bytes(LONG)] * 2, timeout=0.1)
+        assert time.monotonic() - begin < TIMEOUT
+        peer.close()
+
+
+def test_time_limit_while_the_connection_is_being_closed(fd: ModuleType) -> None:
+    with link(fd, close_timeout=60) as (connection, peer), Background(lambda: connection.close()):
+        peer.expect(CLOSE)
+        with pytest.raises(TimeoutError, match="being closed"):
+            connection.send("x", timeout=0.1)
+        peer.send_close()
+        peer.close()

@@ -401,8 +401,8 @@ class Connection(sending.SendingConnection):
 
     def _pull_fragment(self) -> bytes | None:
         protocol = self.protocol
-        if self._violation is not None:
-            self._fail(self._violation)
+        if (violation := self._violation) is not None:
+            self._fail(violation)
         while not protocol.discarding:
             try:
                 data = protocol.pull_fragment()
@@ -468,6 +468,7 @@ class Connection(sending.SendingConnection):
         Waits for the peer's Close frame and for the end of TCP, ``close_timeout`` at most, then cuts the
         connection. Messages that came before stay readable with `recv`; if more of them are unread than are
         buffered, it waits for them to be read. Wakes threads in `recv` and `send`. Idempotent, from any thread.
+        In a signal handler that interrupted `recv` of this connection it doesn't wait: `recv` finds the end.
 
         Args:
             code: close code.
@@ -491,7 +492,12 @@ class Connection(sending.SendingConnection):
             self._watch_closing()  # reads without a descriptor know no deadline
         try:
             self._flush()
-            self._await_end()
+            if not self._reader.mine:
+                self._await_end()
+            elif (
+                own
+            ):  # in a signal's handler that has interrupted recv(), which goes on and finds the end
+                self._watch_closing()
         except BaseException:  # Ctrl-C: somebody else has to watch the time now
             if own:
                 self._watch_closing()

@@ -136,8 +136,8 @@ class ConnectionCore:
         """Give the next message of those bytes that came; control frames on the way are dealt with."""
         protocol = self.protocol
         decoder = protocol.decoder
-        if self._violation is not None:
-            self._fail(self._violation)
+        if (violation := self._violation) is not None:
+            self._fail(violation)
         while not protocol.discarding:
             try:
                 if protocol._extensions or protocol.debug:
@@ -208,8 +208,8 @@ class ConnectionCore:
                     break
             if protocol.is_closed or self._violation is not None:
                 return 0
-            if until is not None and time.monotonic() >= until and not self._must_read():
-                return NOTHING
+            if until is not None and time.monotonic() >= until and not self._stream.aborted:
+                return NOTHING  # what is left in a stream that was cut has an end
             count = self._read(deadline)
             if count <= 0 or (
                 deadline == 0.0 and decoder.pending == 0 and not self._stream.pending()
@@ -218,10 +218,6 @@ class ConnectionCore:
                 if count > 0 and not protocol.discarding and self._pull_ahead():
                     continue
                 return count if count <= 0 else NOTHING
-
-    def _must_read(self) -> bool:
-        """Tell whether to read on in any case: what is left is not in the socket for a watch to see, or has an end."""
-        return bool(self._stream.aborted or self._stream.pending())
 
     def _pull_ahead(self) -> bool:
         """Pull one message or fragment into the inbox; False if more bytes are needed."""
@@ -328,6 +324,7 @@ class ConnectionCore:
             ConcurrencyError: if another thread is at it.
             TimeoutError: if the deadline comes first.
         """
+        late = False
         while True:
             owner = self._reader.try_acquire(RECV)
             if owner == FREE:
@@ -338,14 +335,15 @@ class ConnectionCore:
                 raise ConcurrencyError(
                     f"cannot call {what} while another thread is already running recv or the like"
                 )
+            if late:
+                raise TimeoutError("timed out while waiting for a message")
             # Who has no time still has the moment in which the service lets go: a message may be here.
             moment = MOMENT if owner == SERVICE else 0.001
             left = MOMENT if deadline is None else max(deadline - time.monotonic(), moment)
             # In short waits: by then the owner may be another, with whom there is nothing to wait for.
             if self._reader.acquire(RECV, min(left, MOMENT)):
                 return None
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError("timed out while waiting for a message")
+            late = deadline is not None and time.monotonic() >= deadline
 
     def _beside(self, as_bytes: bool) -> Any:
         """Take a message while another thread, in ``close()``, is the reader; None if there is none."""
@@ -462,6 +460,10 @@ class ConnectionCore:
             self._flush()
         if self.protocol.is_closed:
             self._dispose()
+        elif more == NOTHING and self._stream.pending():
+            get_service().adopt(
+                self
+            )  # its turn is over, and no watch sees what TLS holds in memory
         elif more == NOTHING:
             self._arm()
         else:

@@ -24,13 +24,21 @@ class TimedConnection(core.ConnectionCore):
             if now >= deadline:
                 self._cut()
             return
-        if self._violation is not None and now >= self._violation_due and not self._inbox:
-            self._fail(self._violation)
-            if self._watch == BLOCKED:
-                get_service().adopt(self)  # to find the end
-            return
+        violation = self._violation
+        if violation is not None and now >= self._violation_due:
+            if not self._inbox:
+                self._fail_late(violation)
+                return
+            self._violation_due = now + core.VIOLATION_GRACE
+            get_service().schedule(self, self._violation_due)
         if self._ping_due and now >= self._ping_due:
             self._keep_alive(now)
+
+    def _fail_late(self, violation: Exception) -> None:
+        """Fail for what was found while reading ahead; nobody asked for it in time."""
+        self._fail(violation)
+        if self._watch == BLOCKED:
+            get_service().adopt(self)  # to find the end
 
     def start_keepalive(self) -> None:
         """Begin to send pings; once, after the opening handshake."""
@@ -58,6 +66,10 @@ class TimedConnection(core.ConnectionCore):
             # A pong that is late by a moment must not put off the next ping until the time-out.
             due = min(ping.sent + (timeout or 0.0), now + interval)
             self._plan_ping(max(due, now + 0.1))
+        elif (
+            violation := self._violation
+        ) is not None:  # behind which nothing is read, no pong either
+            self._fail_late(violation)
         else:
             if self.protocol.debug:
                 self.protocol.logger.debug("- timed out waiting for keepalive pong")
@@ -87,23 +99,37 @@ class TimedConnection(core.ConnectionCore):
             self._serve()
         return ping
 
-    def _await_end(self) -> None:
-        """Wait until the connection is CLOSED, reading if nobody else does; bounded by the closing deadline."""
+    def _await_end(self, until: float | None = None) -> None:
+        """Wait until the connection is CLOSED, reading if nobody else does; bounded by the closing deadline.
+
+        Raises:
+            TimeoutError: when ``until`` comes first.
+            ConcurrencyError: in a signal's handler that has interrupted this thread while it was reading.
+        """
         protocol = self.protocol
+        if self._reader.mine:
+            raise ConcurrencyError(
+                "cannot wait for the end of a connection in the midst of its recv"
+            )
         while not protocol.is_closed:
+            now = time.monotonic()
             deadline = self._close_deadline
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            if deadline is not None and now >= deadline:
                 self._cut()
                 self._await_cut()
                 return
+            if until is not None:
+                if now >= until:
+                    raise TimeoutError("timed out while the connection was being closed")
+                deadline = until if deadline is None else min(until, deadline)
+            left = None if deadline is None else deadline - now
             if not self._reader.acquire(CLOSE, left):
                 continue
             full = False
             try:
                 if not protocol.is_closed:
-                    if self._violation is not None:
-                        self._fail(self._violation)
+                    if (violation := self._violation) is not None:
+                        self._fail(violation)
                     self._read_ahead(deadline)
                     full = self._inbox_full()
             finally:

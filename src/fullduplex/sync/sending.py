@@ -71,7 +71,7 @@ class SendingConnection(keepalive.TimedConnection):
     def _send(self, opcode: int, data: Any, deadline: float | None, compress: bool | None) -> None:
         """Send a message in one frame."""
         protocol = self.protocol
-        if self._writer.try_acquire():
+        if self._writer.contended() or self._writer.try_acquire():
             self._enter_writer(deadline)
         try:
             if protocol.is_open:
@@ -86,16 +86,16 @@ class SendingConnection(keepalive.TimedConnection):
             self._writer.release()
             if self._due or protocol.is_closed:
                 self._left_writer()
-        self._raise_closed()
+        self._raise_closed(deadline)
 
     def _enter_writer(self, deadline: float | None) -> None:
         left = None if deadline is None else deadline - time.monotonic()
         if not self._writer.acquire(SEND, left):
             raise TimeoutError("timed out while another thread was sending")
 
-    def _raise_closed(self) -> None:
+    def _raise_closed(self, deadline: float | None = None) -> None:
         """Wait for the end of a connection that is being closed, and raise what it ended with."""
-        self._await_end()
+        self._await_end(deadline)
         raise self.protocol.close_exc
 
     def _write_frame(
@@ -178,7 +178,7 @@ class SendingConnection(keepalive.TimedConnection):
             return
         is_str = isinstance(item, str)
         if not is_str and not isinstance(item, BYTES_LIKE):
-            self._fail_fragments()
+            self._fail_fragments(deadline)
             raise TypeError(f"a fragment is str or bytes-like, not {type(item).__name__}")
         opcode = TEXT if (is_str if text is None else text) else BINARY
         self._begin_fragments(opcode, item, deadline, compress)
@@ -191,13 +191,13 @@ class SendingConnection(keepalive.TimedConnection):
         except ConnectionClosed:
             raise
         except BaseException:
-            self._fail_fragments()
+            self._fail_fragments(deadline)
             raise
 
     def _begin_fragments(
         self, opcode: int, item: DataLike, deadline: float | None, compress: bool | None
     ) -> None:
-        if self._writer.try_acquire() != FREE:
+        if self._writer.contended() or self._writer.try_acquire() != FREE:
             self._enter_writer(deadline)
         try:
             if self.protocol.is_open:
@@ -215,10 +215,10 @@ class SendingConnection(keepalive.TimedConnection):
                 return
         finally:
             self._leave_writer()
-        self._raise_closed()
+        self._raise_closed(deadline)
 
     def _write_fragment(self, item: DataLike, fin: bool, deadline: float | None) -> None:
-        if self._writer.try_acquire() != FREE:
+        if self._writer.contended() or self._writer.try_acquire() != FREE:
             self._enter_writer(deadline)
         try:
             if self.protocol.is_open:
@@ -227,13 +227,16 @@ class SendingConnection(keepalive.TimedConnection):
                 return
         finally:
             self._leave_writer()
-        self._raise_closed()
+        self._raise_closed(deadline)
 
-    def _fail_fragments(self) -> None:
-        """A message cannot be finished: close with 1011 and wait for the end."""
+    def _fail_fragments(self, deadline: float | None) -> None:
+        """A message cannot be finished: close with 1011 and wait for the end, until the deadline at most."""
         with self._mutex:
             if self.protocol.is_open:
                 self.protocol.fail(CloseCode.INTERNAL_ERROR, "error in fragmented message")
         self._closing()
         self._flush()
-        self._await_end()
+        try:
+            self._await_end(deadline)
+        except TimeoutError:
+            pass  # the service goes on with it

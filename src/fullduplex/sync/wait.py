@@ -107,6 +107,10 @@ class _Waiter:
         """Wait for bytes once; gives the connections to look at."""
         if self._outside:
             left = CLOSER_SLICE if left is None else min(left, CLOSER_SLICE)
+        # Those whose turn was over before all was read that TLS holds in memory, where no poll sees it.
+        more = {connection for connection in self._held if connection._stream.pending()}
+        if more:
+            left = 0.0
         sliced = WAIT_SLICE is not None and (left is None or left > WAIT_SLICE)
         if sliced:
             left = WAIT_SLICE
@@ -119,7 +123,7 @@ class _Waiter:
             fds = []
         if sliced and not fds:
             return set(self._held)  # one may have been cut without a sign of it
-        return {self._by_fd[fd] for fd in fds}
+        return more.union(self._by_fd[fd] for fd in fds)
 
     def leave(self) -> None:
         """Be nobody's reader any more."""
