@@ -482,3 +482,9 @@ def test_counter_of_payload_does_not_overflow(fd: ModuleType) -> None:
     decoder.feed(b"\x02\x03abc" + b"\x80\x7f\x7f" + b"\xff" * 7)
     assert decoder.pull() is None
     assert decoder.payload_received >= (1 << 63) - 1
+
+
+@pytest.mark.parametrize("max_size", [-1, (None, -1), (-5, 5)])
+def test_negative_limits_are_refused(fd: ModuleType, max_size: Any) -> None:
+    with pytest.raises(ValueError, match="must not be negative"):
+        fd.protocol.Protocol(fd.protocol.Side.CLIENT, max_size=max_size)

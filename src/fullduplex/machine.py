@@ -92,6 +92,8 @@ class Machine:
         self.is_open = state is OPEN
         self.is_closed = state is CLOSED
         max_message, max_fragment = max_size if isinstance(max_size, tuple) else (max_size, None)
+        if min(max_message or 0, max_fragment or 0) < 0:
+            raise ValueError(f"max_size must not be negative: {max_size}")
         self.decoder = Decoder(
             masked=side is SERVER,
             max_message=max_message,

@@ -534,3 +534,52 @@ def test_time_limit_while_the_connection_is_being_closed(fd: ModuleType) -> None
             connection.send("x", timeout=0.1)
         peer.send_close()
         peer.close()
+
+
+class Trap:
+    """A connection's mutex; something happens just before it is taken, once."""
+
+    def __init__(self, mutex: Any, sprung: Any) -> None:
+        self.mutex = mutex
+        self.sprung = sprung
+
+    def __enter__(self) -> None:
+        sprung, self.sprung = self.sprung, None
+        if sprung is not None:
+            sprung()
+        self.mutex.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.mutex.release()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda connection: connection.send([b"one", b"two"]),
+        lambda connection: connection.ping(),
+        lambda connection: connection.pong(),
+    ],
+    ids=["fragments", "ping", "pong"],
+)
+def test_nothing_follows_a_close_that_came_first(fd: ModuleType, what: Any) -> None:
+    """Between the look at the state and the first frame, another thread closes."""
+    with link(fd) as (connection, peer):
+        mutex = connection._mutex
+        closers = []
+
+        def close() -> None:
+            connection._mutex = mutex
+            closers.append(Background(connection.close))
+            closers[0].__enter__()
+            eventually(lambda: not connection.protocol.is_open)
+
+        def answer() -> None:
+            peer.expect_close(1000)
+            peer.send_close()
+            peer.close()
+
+        connection._mutex = Trap(mutex, close)
+        with Background(answer), pytest.raises(fd.exceptions.ConnectionClosedOK):
+            what(connection)
+        closers[0].result()

@@ -434,9 +434,9 @@ class Connection(sending.SendingConnection):
         payload = control_payload(data) if data is not None else new_payload()
         while data is None and payload in self._pings:
             payload = new_payload()
-        if not self.protocol.is_open:
-            self._raise_closed()
         ping = self._send_ping(payload, ack_on_close)
+        if ping is None:
+            self._raise_closed()
         if self.protocol.is_closed and not ping.event.is_set() and ack_on_close:
             ping.event.set()
         return ping.event
@@ -454,10 +454,12 @@ class Connection(sending.SendingConnection):
             ProtocolError: if the payload is too long.
         """
         payload = control_payload(data)
-        if not self.protocol.is_open:
-            self._raise_closed()
         with self._mutex:
-            self.protocol.queue_control(Opcode.PONG, payload)
+            is_open = self.protocol.is_open
+            if is_open:
+                self.protocol.queue_control(Opcode.PONG, payload)
+        if not is_open:
+            self._raise_closed()
         self._flush()
 
     # Closing

@@ -178,9 +178,7 @@ class ConnectionCore:
             data, _, frames, size = self._inbox.popleft()
             self._inbox_frames -= frames
             self._inbox_bytes -= size
-        if as_bytes and isinstance(data, str):
-            return data.encode()
-        return data
+        return data.encode() if as_bytes and isinstance(data, str) else data
 
     def _inbox_full(self) -> bool:
         """Tell whether reading ahead has to stop, from the high mark until the low mark is reached."""
@@ -410,9 +408,11 @@ class ConnectionCore:
             finally:
                 self._writer.release()
             if not done:
-                # The network takes no more now: the service goes on when it does, or whoever is
-                # next to leave a role.
-                get_service().arm(self, READ | WRITE if self._watch == ARMED else WRITE)
+                # The network takes no more now: the service goes on when it does, or who leaves a role next.
+                for _ in range(
+                    2
+                ):  # the service may have begun to watch for bytes after the first look
+                    get_service().arm(self, READ | WRITE if self._watch == ARMED else WRITE)
                 self._due = True
                 break
         if protocol.is_closed:

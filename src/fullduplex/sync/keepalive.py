@@ -82,14 +82,19 @@ class TimedConnection(core.ConnectionCore):
         self._ping_due = when
         get_service().schedule(self, when)
 
-    def _send_ping(self, payload: bytes, ack_on_close: bool) -> Ping:
+    def _send_ping(self, payload: bytes, ack_on_close: bool) -> Ping | None:
         """Queue a ping, send it unless somebody is writing, and see that its pong will be read.
+
+        Returns:
+            None if the connection is not open any more.
 
         Raises:
             ConcurrencyError: if a ping with this payload waits for its pong.
         """
         ping = Ping(ack_on_close)
         with self._mutex:
+            if not self.protocol.is_open:
+                return None
             if payload in self._pings:
                 raise ConcurrencyError("already waiting for a pong with the same data")
             self.protocol.queue_control(Opcode.PING, payload)

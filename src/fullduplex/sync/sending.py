@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..exceptions import ConcurrencyError, ConnectionClosed
 from ..frames import CloseCode, Frame, Opcode
@@ -93,7 +93,7 @@ class SendingConnection(keepalive.TimedConnection):
         if not self._writer.acquire(SEND, left):
             raise TimeoutError("timed out while another thread was sending")
 
-    def _raise_closed(self, deadline: float | None = None) -> None:
+    def _raise_closed(self, deadline: float | None = None) -> NoReturn:
         """Wait for the end of a connection that is being closed, and raise what it ended with."""
         self._await_end(deadline)
         raise self.protocol.close_exc
@@ -142,11 +142,11 @@ class SendingConnection(keepalive.TimedConnection):
             return
         self._leave_lost()
 
-    def _leave_lost(self) -> None:
-        """The network failed under this writer: raise how the connection ended."""
-        self._writer.release()
+    def _leave_lost(self, deadline: float | None = None) -> NoReturn:
+        """The connection ends under this writer: raise how."""
+        self._leave_writer()
         try:
-            self._await_end()
+            self._await_end(deadline)
         finally:
             # Who called us leaves the role again.
             self._writer.acquire(SEND)
@@ -206,7 +206,10 @@ class SendingConnection(keepalive.TimedConnection):
                         "cannot call send while another thread is sending a fragmented message"
                     )
                 # From now on: a close() in the meantime has to say that the message is not whole.
-                self.protocol.outgoing = True
+                with self._mutex:
+                    begun = self.protocol.outgoing = self.protocol.is_open
+                if not begun:  # a close() came first
+                    self._leave_lost(deadline)
                 try:
                     self._write_frame(opcode, item, False, deadline, compress)
                 except BaseException:
