@@ -393,8 +393,7 @@ class ConnectionCore:
             done = True
             try:
                 if not protocol.is_closed and not stream.torn:
-                    # Behind a backlog frames stay queued, where a pong replaces an older one: a
-                    # peer that pings and does not read costs no memory.
+                    # Behind a backlog frames stay queued, where a pong replaces an older one, so floods cost no memory.
                     done = not stream.unsent() or stream.flush(0.0)
                     if done and protocol.control:
                         with self._mutex:
@@ -476,8 +475,7 @@ class ConnectionCore:
         if self.protocol.is_closed or self._watch != TICKING:
             return False
         reads = self._reads
-        moved = reads != self._seen_reads
-        self._seen_reads = reads
+        moved, self._seen_reads = reads != self._seen_reads, reads
         if moved:
             return True
         if self._reader.owner == FREE:
