@@ -48,7 +48,7 @@ class SendingConnection(keepalive.TimedConnection):
             ConnectionClosedError: after a protocol error or a network failure.
             TimeoutError: if ``timeout`` ran out. If that was before the first byte, nothing happened, and the
                 call may be repeated; after it the message cannot be taken back, and the connection is failed:
-                ``state`` tells.
+                ``state`` tells. While the connection is being closed, nothing is sent in any case.
             ConcurrencyError: if another thread is in the midst of a fragmented message.
             TypeError: for another type, dict-like objects among them (if you mean the keys, call ``keys()``).
                 An item of a wrong type in an iterable also closes the connection, with code 1011.
