@@ -339,6 +339,7 @@ class Interrupted:
         self.context = context
         self.method = method
         self.armed = False
+        self.handler: Any = None  # what runs then, in place of an exception
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> Any:
         inner = self.context.wrap_bio(*args, **kwargs)
@@ -356,7 +357,9 @@ class Interrupted:
                     result = call(*args)
                     if owner.armed and Obj.left:
                         Obj.left = 0
-                        raise Interrupt
+                        if owner.handler is None:
+                            raise Interrupt
+                        owner.handler()
                     return result
 
                 return interrupted
@@ -447,3 +450,22 @@ def test_no_room_in_the_decoder_loses_nothing(fd: ModuleType, pair: Any) -> None
         one.read(decoder, None)
     assert one.read(decoder, 1 + time.monotonic()) == 7
     assert decoder.pull() == b"hello"
+
+
+def test_signal_handler_that_writes_while_its_thread_decrypts(
+    fd: ModuleType, contexts: Any
+) -> None:
+    """It runs in the midst of OpenSSL's work, as far as Python can tell, under the same mutex."""
+    one, other, trap = interrupted_pair(fd, contexts, "read")
+    settle(fd, one)
+    settle(fd, other)
+    trap.handler = lambda: one.try_write(frame(fd, b"from the handler"))
+    trap.armed = True
+    decoder = fd.codec.Decoder(masked=False)
+    assert other.write(frame(fd, b"hello"), None)
+    assert one.read(decoder, None) == 7
+    assert decoder.pull() == b"hello"
+    assert other.read(decoder, None) > 0
+    assert decoder.pull() == b"from the handler"
+    for stream in (one, other):
+        stream.close()

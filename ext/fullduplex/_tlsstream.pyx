@@ -23,17 +23,36 @@ cdef enum:
     MAX_RECORD = 18432        # bytes of the body that TLS 1.2 allows; 1.3 allows less
 
 
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() noexcept
+
+
 @cython.final
 cdef class Mutex:
-    """A `threading.Lock` that compiled code takes without a call of Python."""
+    """A `threading.RLock` that compiled code takes without a call of Python."""
 
     cdef cython.pymutex lock
+    cdef unsigned long owner      # the owner's thread; 0 if there is none
+    cdef int depth                # how often it has entered
+
+    cdef void enter(self) noexcept:
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        if self.owner != thread:
+            self.lock.acquire()
+            self.owner = thread
+        self.depth += 1
+
+    cdef void leave(self) noexcept:
+        self.depth -= 1
+        if self.depth == 0:
+            self.owner = 0
+            self.lock.release()
 
     def __enter__(self):
-        self.lock.acquire()
+        self.enter()
 
     def __exit__(self, kind, value, traceback):
-        self.lock.release()
+        self.leave()
 
 
 @cython.final
@@ -108,8 +127,11 @@ cdef class DirectTLSStream(TLSStream):
     cdef Py_ssize_t _fetch(self, deadline) except? -2:
         cdef Py_ssize_t count = self._receive(deadline)
         if count > 0:
-            with self.mutex.lock:
+            self.mutex.enter()
+            try:
                 self._give()
+            finally:
+                self.mutex.leave()
         return count
 
     cdef int _give(self) except -1:
@@ -131,7 +153,8 @@ cdef class DirectTLSStream(TLSStream):
                 fresh = self._receive(deadline)
                 if fresh <= 0:
                     return fresh  # see recv_into() for the end
-            with self.mutex.lock:
+            self.mutex.enter()
+            try:
                 if fresh:  # first of all: nothing that came may be lost
                     self._give()
                     if not self.records:
@@ -156,6 +179,8 @@ cdef class DirectTLSStream(TLSStream):
                 # A read gives the rest of one record, or as much as there was room for.
                 self._unread = count == <Py_ssize_t>room or (
                     self.records > 1 and <Py_ssize_t>self._incoming.pending > self.tail)
+            finally:
+                self.mutex.leave()
             if not self._unread:
                 self.records = 0
             target.commit(<size_t>count)
@@ -165,9 +190,12 @@ cdef class DirectTLSStream(TLSStream):
         if self.backlog or self.raw.backlog or len(data) > self._piece:
             return Stream.write(self, data, deadline)
         self.torn = True  # see the inherited one
-        with self.mutex.lock:
+        self.mutex.enter()
+        try:
             self._encrypt(data)
             ciphertext = self._take_ciphertext()
+        finally:
+            self.mutex.leave()
         self.torn = not self.raw.write(ciphertext, deadline)
         return not self.torn
 

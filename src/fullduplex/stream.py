@@ -204,7 +204,7 @@ class SocketStream(Stream):
         self.blocking = self.fileno() < 0
         sock.setblocking(self.blocking)
         # An SSLSocket must not be entered by two threads (cpython#143756); its calls don't wait here.
-        self._mutex = threading.Lock() if isinstance(sock, ssl.SSLSocket) else None
+        self._mutex = threading.RLock() if isinstance(sock, ssl.SSLSocket) else None
         self.farewell = self._mutex is not None
 
     def pending(self) -> bool:
@@ -215,7 +215,7 @@ class SocketStream(Stream):
 
     def after_fork(self) -> None:
         if self._mutex is not None:
-            self._mutex = threading.Lock()
+            self._mutex = threading.RLock()
 
     def recv_into(self, view: memoryview, deadline: float | None) -> int:
         if self.blocking and deadline == 0.0:
@@ -311,8 +311,9 @@ class TLSStream(Stream):
         Stream.__init__(self, raw.sock)
         self.farewell = True
         self.raw = raw
-        # Guards the SSL object and both memory BIOs. Nothing is waited for while it is held.
-        self._mutex = threading.Lock()
+        # Guards the SSL object and both memory BIOs. Nothing is waited for while it is held. Re-entrant, as all of our
+        # mutexes that a signal's handler may need: it runs in the midst of what its thread is at.
+        self._mutex = threading.RLock()
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self.ssl_object = context.wrap_bio(
@@ -506,7 +507,7 @@ class TLSStream(Stream):
         self.raw.shutdown_write()
 
     def after_fork(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self.raw.after_fork()
 
     def abort(self) -> None:

@@ -495,3 +495,24 @@ def test_close_in_a_signal_handler_bounds_the_time(fd: ModuleType) -> None:
         connection._leave_reader()
         peer.expect(CLOSE)
         assert connection.wait_closed(TIMEOUT)
+
+
+@pytest.mark.parametrize("lock", ["connection", "timers", "watches"])
+def test_close_in_a_signal_handler_that_interrupts_anything(fd: ModuleType, lock: str) -> None:
+    """Whatever lock the interrupted thread holds: it cannot give that back before the handler returns."""
+    service = fd.sync.service.get_service()
+    locks = {"timers": service._lock, "watches": service._arming}
+    with link(fd, ping_interval=60) as (connection, peer):
+        with Background(peer.answer_close), locks.get(lock, connection._mutex):
+            connection.close()
+        assert connection.state is fd.protocol.State.CLOSED
+
+
+def test_send_in_a_signal_handler_that_interrupts_send(fd: ModuleType) -> None:
+    with link(fd) as (connection, peer):
+        assert connection._writer.try_acquire(5) == 0  # this thread is in send()
+        with pytest.raises(fd.exceptions.ConcurrencyError, match="signal handler"):
+            connection.send("x")
+        connection.ping(b"later")
+        connection._leave_writer()
+        assert peer.expect(PING) == b"later"

@@ -515,3 +515,11 @@ def test_redirects_by_the_environment() -> None:
             check=False,
         )
         assert done.stdout == expected, done.stderr
+
+
+def test_stop_in_a_signal_handler(fd: ModuleType) -> None:
+    """It may come while the thread that it interrupts holds the lock."""
+    again = fd.sync.client.reconnect("ws://localhost:1", **FAST)
+    with again._lock:
+        again.stop()
+    assert list(again) == []

@@ -311,3 +311,9 @@ def test_task_that_waits_is_not_waited_for_by_another(workers):
     workers.run(task)
     assert workers.wait(TIMEOUT)
     assert waited == [True, True]
+
+
+def test_waiting_in_a_signal_handler_that_interrupts_waiting(workers):
+    workers.stop()
+    with workers._ended:
+        assert workers.wait(TIMEOUT)

@@ -11,7 +11,7 @@ Four things are shared, and each has one guard:
   wait for their pong. Held for moments, never across a wait for the network; its waiters wait for roles, for
   the inbox to be drained, for the end. The inbox is changed with it, since ``recv()`` may empty what a thread
   in ``close()`` fills as the reader. No role is acquired or released while it is held.
-- the service's own lock, below all of these.
+- the service's own locks, below all of these. They and the mutex are re-entrant: a signal's handler may need them.
 
 The end comes in one place, `_end`: at the end of the stream, after a network error or when a deadline cuts
 the connection. It makes the state CLOSED, wakes everybody, and the last thread that leaves a role gives the
@@ -73,7 +73,7 @@ class ConnectionCore:
         self.ping_timeout = ping_timeout
         self.close_timeout = close_timeout
         self._stream = stream
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._changed = threading.Condition(self._mutex)
         self._reader = Role(self._changed)
         self._writer = Role(self._changed)
@@ -591,7 +591,7 @@ class ConnectionCore:
 
     def _after_fork(self) -> None:
         """In a forked child: be free of the threads that exist in the parent only."""
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._changed = threading.Condition(self._mutex)
         self._reader.reset(self._changed)
         self._writer.reset(self._changed)

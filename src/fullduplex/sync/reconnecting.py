@@ -111,8 +111,8 @@ class Reconnecting:
         self._reconnect_delays = reconnect_delays
         self._logger = opener.logger or logging.getLogger("fullduplex.client")
         self._stopped = threading.Event()
-        # Guards the sets below; never held while waiting.
-        self._lock = threading.Lock()
+        # Guards the sets below; never held while waiting. Re-entrant, for `stop` in a signal's handler.
+        self._lock = threading.RLock()
         self._attempts: set[Cancel] = set()
         self._connections: set[Any] = set()
         self._entered: list[tuple[int, Any]] = []  # with the thread that entered

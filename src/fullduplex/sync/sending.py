@@ -89,6 +89,8 @@ class SendingConnection(keepalive.TimedConnection):
         self._raise_closed(deadline)
 
     def _enter_writer(self, deadline: float | None) -> None:
+        if self._writer.mine:
+            raise ConcurrencyError("cannot call send in a signal handler that has interrupted send")
         left = None if deadline is None else deadline - time.monotonic()
         if not self._writer.acquire(SEND, left):
             raise TimeoutError("timed out while another thread was sending")

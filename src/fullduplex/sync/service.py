@@ -91,9 +91,8 @@ class SelectorWatcher:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._lock = (
-            threading.Lock()
-        )  # guards the selector's map; nothing is waited for while it is held
+        # Guards the selector's map; nothing is waited for while it is held. Re-entrant.
+        self._lock = threading.RLock()
 
     def arm(self, fd: int, events: int) -> None:
         """Watch a descriptor for one event; replaces an earlier watch."""
@@ -161,11 +160,9 @@ class Service:
         self._timers: list[tuple[float, int, weakref.ref[ConnectionCore]]] = []
         self._numbers = itertools.count()
         self._purge_at = MIN_PURGE
-        self._lock = (
-            threading.Lock()
-        )  # guards the timers and _wake_at; nothing is waited for while it is held
+        self._lock = threading.RLock()  # guards the timers and _wake_at; nothing is waited for while it is held; a signal's handler may need it
         # Guards `watched`: a descriptor is not armed for its last owner once it is given back.
-        self._arming = threading.Lock()
+        self._arming = threading.RLock()
         self._awake = False  # whether the thread will look at what was added without being woken
         self._wake_at = 0.0  # when it will wake by itself; 0 while it is awake
         self._stopping = False

@@ -102,7 +102,7 @@ class Workers:
         self._stopped = False
         # Notified when a task ends, if somebody waits. Nothing is waited for while its lock is
         # held.
-        self._ended = threading.Condition(threading.Lock())
+        self._ended = threading.Condition()  # re-entrant: a signal's handler may shut down, too
         self._waiting: list[threading.Thread] = []
         self._handing: int | None = None  # the thread that is in the midst of `run`
 
