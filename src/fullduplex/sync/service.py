@@ -160,7 +160,9 @@ class Service:
         self._timers: list[tuple[float, int, weakref.ref[ConnectionCore]]] = []
         self._numbers = itertools.count()
         self._purge_at = MIN_PURGE
-        self._lock = threading.RLock()  # guards the timers and _wake_at; nothing is waited for while it is held; a signal's handler may need it
+        # Guards the timers and _wake_at; nothing is waited for while it is held. Re-entrant, as the others: a signal's
+        # handler may close a connection.
+        self._lock = threading.RLock()
         # Guards `watched`: a descriptor is not armed for its last owner once it is given back.
         self._arming = threading.RLock()
         self._awake = False  # whether the thread will look at what was added without being woken
