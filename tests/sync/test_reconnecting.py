@@ -523,3 +523,19 @@ def test_stop_in_a_signal_handler(fd: ModuleType) -> None:
     with again._lock:
         again.stop()
     assert list(again) == []
+
+
+def test_delays_that_come_to_an_end(fd: ModuleType) -> None:
+    """Then it gives up: with the last error, if connecting failed."""
+    again = fd.sync.client.reconnect(
+        f"ws://127.0.0.1:{free_port()}", **FAST, reconnect_delays=lambda: [0.0, 0.0]
+    )
+    with pytest.raises(ConnectionRefusedError):
+        next(iter(again))
+    with Peer(close_with(1011)) as peer:
+        again = fd.sync.client.reconnect(peer.uri, **FAST, reconnect_delays=lambda: [0.0, 0.0])
+        seen = 0
+        for websocket in again:
+            assert websocket.wait_closed(5)
+            seen += 1
+    assert seen == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -287,3 +288,24 @@ def test_close_code_after_streaming(fd: ModuleType) -> None:
         with pytest.raises(fd.exceptions.ConnectionClosedOK):
             next(connection.recv_streaming())
         assert (connection.close_code, connection.close_reason) == (1001, "bye")
+
+
+def test_other_calls_do_not_disturb_who_streams(fd: ModuleType) -> None:
+    """Neither one that comes while the role is free between fragments, nor one that has just taken it."""
+    with link(fd) as (connection, peer):
+        peer.send(TEXT, b"one", fin=False)
+        stream = connection.recv_streaming()
+        assert next(stream) == "one"
+        for call in (connection.recv, lambda: connection.recv_into(bytearray(9))):
+            with pytest.raises(fd.exceptions.ConcurrencyError, match="recv_streaming"):
+                call()
+        with pytest.raises(fd.exceptions.ConcurrencyError, match="recv_streaming"):
+            next(connection.recv_streaming())
+        assert (
+            connection._reader.try_acquire(1) == 0
+        )  # as one that is about to find that it must not be
+        leave = threading.Timer(0.02, connection._leave_reader)
+        leave.start()
+        peer.send(CONT, b"two")
+        assert "".join(stream) == "two"
+        leave.join()

@@ -213,6 +213,7 @@ class reconnect(Reconnecting):
             503 and 504 may pass.
         reconnect_delays: called at the first failure after a success; returns the delays in
             seconds. By default they are random, within bounds that grow; `reconnecting` says which.
+            Where they end, iteration does, with the last error if connecting failed.
         **kwargs: as for `connect`.
 
     Raises:

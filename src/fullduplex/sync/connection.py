@@ -18,7 +18,7 @@ from ..protocol import State
 from ..roles import FREE, RECV
 from ..stream import Stream, open_stream
 from . import sending
-from .core import FIRST_CONTROL, ITEM_BYTES
+from .core import FIRST_CONTROL, ITEM_BYTES, MOMENT
 from .pings import new_payload
 from .sending import BYTES_LIKE
 from .service import get_service
@@ -235,6 +235,8 @@ class Connection(sending.SendingConnection):
         deadline = None
         if timeout is not None:
             deadline = time.monotonic() + timeout if timeout > 0 else 0.0
+        if self._streaming:
+            self._check_streaming("recv")  # before the role is taken: who streams is not disturbed
         if self._reader.try_acquire():
             ahead: Data | None = self._enter_reader(deadline, "recv", decode is False)
             if ahead is not None:
@@ -295,6 +297,7 @@ class Connection(sending.SendingConnection):
         deadline = None
         if timeout is not None:
             deadline = time.monotonic() + timeout if timeout > 0 else 0.0
+        self._check_streaming("recv_into")
         if self._reader.try_acquire(RECV) != FREE:
             self._enter_reader(deadline, "recv_into")
         try:
@@ -340,6 +343,7 @@ class Connection(sending.SendingConnection):
         Raises:
             As `recv`, while iterating.
         """
+        self._check_streaming("recv_streaming")
         if self._reader.try_acquire(RECV) != FREE:
             self._enter_reader(None, "recv_streaming")
         decoder: codecs.IncrementalDecoder | None = None
@@ -363,7 +367,8 @@ class Connection(sending.SendingConnection):
                     yield self._decode_fragment(
                         decoder, fragment, fin and index == len(fragments) - 1
                     )
-            if not fin and self._reader.try_acquire(RECV) != FREE:
+            # A recv() that began just before us is about to find that it must not be.
+            if not fin and not self._reader.acquire(RECV, MOMENT):
                 self._enter_reader(None, "recv_streaming")
 
     def _decode_fragment(self, decoder: codecs.IncrementalDecoder, data: bytes, fin: bool) -> str:

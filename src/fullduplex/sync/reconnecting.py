@@ -187,6 +187,9 @@ class Reconnecting:
                     return
                 self._judge(exc)
                 reason = "".join(traceback.format_exception_only(exc)).partition("\n")[0]
+                delays, delay = self._next_delay(delays)
+                if delay is None:
+                    raise
             else:
                 opened = time.monotonic()
                 try:
@@ -198,11 +201,17 @@ class Reconnecting:
                 if not reason:
                     delays = None
                     continue
-            if delays is None:
-                delays = iter(self._reconnect_delays())
-            delay = next(delays)
+                delays, delay = self._next_delay(delays)
+                if delay is None:
+                    return
             self._logger.info("connecting again in %.1f seconds: %s", delay, reason)
             self._stopped.wait(delay)
+
+    def _next_delay(self, delays: Iterator[float] | None) -> tuple[Iterator[float], float | None]:
+        """Give the series of delays, a new one if there is none, and its next one; None at its end."""
+        if delays is None:
+            delays = iter(self._reconnect_delays())
+        return delays, next(delays, None)
 
     def _judge(self, exc: Exception) -> None:
         """Raise what ends the iteration, if the exception does."""
