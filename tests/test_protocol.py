@@ -488,3 +488,40 @@ def test_counter_of_payload_does_not_overflow(fd: ModuleType) -> None:
 def test_negative_limits_are_refused(fd: ModuleType, max_size: Any) -> None:
     with pytest.raises(ValueError, match="must not be negative"):
         fd.protocol.Protocol(fd.protocol.Side.CLIENT, max_size=max_size)
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_control_frames_queued_while_others_are_encoded(fd: ModuleType, deflate: bool) -> None:
+    """A signal's handler may do so in the midst of it, and raise."""
+    Opcode = fd.frames.Opcode
+    protocol = fd.protocol.Protocol(fd.protocol.Side.SERVER)
+    protocol.pulling = True
+    failing = True
+
+    class Handler:
+        name = "test"
+
+        def encode(self, frame: Any) -> Any:
+            nonlocal failing
+            if frame.data == b"1":
+                protocol.receive_control(Opcode.PING, b"meanwhile")
+                if failing:
+                    failing = False
+                    raise KeyboardInterrupt
+            return frame
+
+    class Logger(logging.Logger):
+        def debug(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+            Handler().encode(args[0])
+
+    protocol.queue_control(Opcode.PING, b"1")
+    protocol.queue_control(Opcode.PONG, b"2")
+    if deflate:
+        protocol.extensions = [Handler()]
+    else:
+        protocol.logger, protocol.debug = Logger("test"), True
+    with pytest.raises(KeyboardInterrupt):
+        protocol.take_control()
+    assert protocol.take_control() == b"\x89\x011\x8a\x012\x8a\x09meanwhile"
+    assert protocol.take_control() == b"\x8a\x09meanwhile"
+    assert protocol.take_control() == b""

@@ -266,3 +266,73 @@ def test_whose_it_is(fd: ModuleType, role: Any) -> None:
     assert Background(lambda: role.mine).result() is False
     role.release()
     assert not role.mine
+
+
+class Interrupting(threading.Condition):
+    """A condition in whose wait a signal's handler runs, once its waiter has a place in the queue."""
+
+    role: Any = None
+    handler: Any = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        thread = threading.current_thread()
+        if self.handler is not None and thread is threading.main_thread() and self.role.contended():
+            act, self.handler = self.handler, None
+            self.release()  # as the wait itself does
+            try:
+                act()
+            finally:
+                self.acquire()
+        return super().wait(timeout)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("kind", ["Role", "PurePythonRole"])
+def test_a_signal_handler_goes_before_what_it_has_interrupted(
+    fd: ModuleType, kind: str, others: int
+) -> None:
+    """That has a place in the queue, and cannot go on before the handler is done."""
+    condition = Interrupting()
+    role = condition.role = getattr(fd.roles, kind)(condition)
+    assert role.try_acquire(fd.roles.SEND) == fd.roles.FREE
+    order = []
+
+    def wait_for_the_role(name: str) -> None:
+        assert role.acquire(fd.roles.CLOSE, 20)
+        order.append(name)
+        role.release()
+
+    def handler() -> None:
+        releasing = threading.Timer(SOON, role.release)
+        releasing.start()
+        wait_for_the_role("handler")
+        releasing.join()
+
+    first = [Background(wait_for_the_role, "first") for _ in range(others)]
+    if first:
+        until(lambda: role.contended())
+    condition.handler = handler
+    wait_for_the_role("interrupted")
+    for thread in first:
+        thread.result()
+    assert order == ["first"] * others + ["handler", "interrupted"]
+    assert not role.contended()
+
+
+@pytest.mark.parametrize("kind", ["Role", "PurePythonRole"])
+def test_whose_a_role_is_where_threads_are_not_those_of_the_system(
+    fd: ModuleType, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gevent and others run many of theirs in one of the system's, and say which by a function of their own."""
+    current = 1
+    monkeypatch.setattr(threading, "get_ident", lambda: current)
+    role = getattr(fd.roles, kind)(threading.Condition(threading.Lock()))
+    assert role.try_acquire(fd.roles.SEND) == fd.roles.FREE
+    assert role.mine
+    current = 2
+    assert not role.mine
+    role.release()
+    assert role.acquire(fd.roles.SEND)
+    assert role.mine
+    current = 1
+    assert not role.mine

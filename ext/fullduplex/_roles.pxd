@@ -17,9 +17,11 @@ cdef class Role:
     cdef fdx_atomic waiters       # threads in acquire()
     cdef fdx_atomic queued        # those of them that are in the queue
     cdef unsigned long thread     # the owner's; 0 if there is none
-    cdef list queue               # those who have waited for long, in order; the condition guards it
+    cdef bint native              # threads are the system's
+    cdef list queue               # those who have waited for long, in order, each with its thread; the condition guards it
     cdef object changed           # the connection's condition
 
+    cdef unsigned long current(self) noexcept
     cpdef bint contended(self) noexcept
     cpdef int try_acquire(self, int kind=*) noexcept
     cpdef bint acquire(self, int kind, object timeout=*) except -1

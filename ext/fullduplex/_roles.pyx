@@ -1,6 +1,8 @@
 """Roles with atomic operations; `fullduplex.roles` documents them."""
 
+import threading
 import time
+from types import BuiltinFunctionType
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
@@ -17,6 +19,12 @@ cdef class Role:
         self.thread = 0
         self.queue = []
         self.changed = changed
+        # gevent and others put a function of theirs in its place: their threads share one of the system.
+        self.native = type(threading.get_ident) is BuiltinFunctionType
+
+    cdef unsigned long current(self) noexcept:
+        """Give the calling thread's number."""
+        return PyThread_get_thread_ident() if self.native else <unsigned long>threading.get_ident()
 
     @property
     def owner(self):
@@ -25,7 +33,7 @@ cdef class Role:
     @property
     def mine(self):
         # Whoever else takes the role does so after its last owner has taken its name away.
-        return self.thread == PyThread_get_thread_ident()
+        return self.thread == self.current()
 
     cpdef bint contended(self) noexcept:
         return fdx_atomic_load(&self.queued) != 0
@@ -33,7 +41,7 @@ cdef class Role:
     cpdef int try_acquire(self, int kind=1) noexcept:
         cdef int owner = <int>fdx_atomic_swap_if(&self.state, 0, kind)
         if owner == 0:
-            self.thread = PyThread_get_thread_ident()
+            self.thread = self.current()
         return owner
 
     cpdef bint acquire(self, int kind, object timeout=None) except -1:
@@ -41,14 +49,17 @@ cdef class Role:
             return True
         cdef list queue = self.queue
         cdef bint waiting = False  # in the queue
-        place = object()
+        thread = self.current()
+        place = (thread, object())
         begin = time.monotonic()
         deadline = None if timeout is None else begin + timeout
         with self.changed:
             fdx_atomic_add(&self.waiters, 1)
             try:
                 while True:
-                    if (not queue or queue[0] is place) and self.try_acquire(kind) == 0:
+                    # A place of this thread's: this one, or that of what a signal's handler has interrupted here, and
+                    # which cannot go on before it.
+                    if (not queue or queue[0][0] == thread) and self.try_acquire(kind) == 0:
                         return True
                     now = time.monotonic()
                     left = None if deadline is None else deadline - now

@@ -20,6 +20,7 @@ cdef class Machine:
     cdef public object close_rcvd
     cdef public object close_sent
     cdef public object close_rcvd_then_sent
+    cdef public bint peer_failed          # it was failed for what the peer did, or did not do
     cdef public bint eof_sent
     cdef public bint eof_rcvd
     cdef public bint discarding           # input does not count any more

@@ -108,6 +108,7 @@ class Machine:
         self.close_rcvd: Close | None = None
         self.close_sent: Close | None = None
         self.close_rcvd_then_sent: bool | None = None
+        self.peer_failed = False  # it was failed for what the peer did, or did not do
         self.eof_sent = False
         self.eof_rcvd = False
         self.discarding = False
@@ -221,7 +222,11 @@ class Machine:
         """Fail the connection for an error in what the peer sent."""
         self.parser_exc = exc
         bare(exc)
-        code, reason = error_close(exc)
+        self.fail_peer(*error_close(exc))
+
+    def fail_peer(self, code: int, reason: str) -> None:
+        """Fail the connection for what the peer did, or did not do."""
+        self.peer_failed = self.peer_failed or self.state is OPEN
         self.fail(code, reason)
 
     def fail(self, code: int, reason: str = "") -> None:
@@ -299,18 +304,22 @@ class Machine:
     def take_control(self) -> bytes:
         """Encode the control frames that wait, in order; b"" if there are none."""
         frames = []
-        control = self.control
-        for opcode, payload, _ in control:
-            if self._extensions:
-                head, data = self._through_extensions(Frame(Opcode(opcode), payload))
-                frames.append(self.encoder.frame(head, data))
-                continue
-            if self.debug:
-                self.logger.debug("> %s", Frame(Opcode(opcode), payload))
-            frames.append(self.encoder.frame(0x80 | opcode, payload))
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        control.clear()  # only now: where memory ran out, they wait for the next call
-        return data
+        # What a signal's handler queues meanwhile waits for the next call.
+        control, self.control = self.control, deque()
+        try:
+            for opcode, payload, _ in control:
+                if self._extensions:
+                    head, data = self._through_extensions(Frame(Opcode(opcode), payload))
+                    frames.append(self.encoder.frame(head, data))
+                    continue
+                if self.debug:
+                    self.logger.debug("> %s", Frame(Opcode(opcode), payload))
+                frames.append(self.encoder.frame(0x80 | opcode, payload))
+            return frames[0] if len(frames) == 1 else b"".join(frames)
+        except BaseException:  # memory ran out, or the handler raised: so do these
+            control.extend(self.control)
+            self.control = control
+            raise
 
     def _flush_control(self) -> None:
         """In Sans-I/O use, write what was queued."""

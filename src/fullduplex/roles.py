@@ -41,9 +41,8 @@ class PurePythonRole:
         self._held: dict[int, tuple[int, int]] = {}
         self._changed = changed
         self._waiters = 0
-        self._queue: list[
-            object
-        ] = []  # those who have waited for long, in order; the condition guards it
+        # Those who have waited for long, in order, each with its thread; the condition guards it.
+        self._queue: list[tuple[int, object]] = []
 
     @property
     def owner(self) -> int:
@@ -78,13 +77,16 @@ class PurePythonRole:
             return True
         begin = time.monotonic()
         deadline = None if timeout is None else begin + timeout
-        place: object = object()
+        thread = threading.get_ident()
+        place = (thread, object())
         queue = self._queue
         with self._changed:
             self._waiters += 1
             try:
                 while True:
-                    if (not queue or queue[0] is place) and self.try_acquire(kind) == FREE:
+                    # A place of this thread's: this one, or that of what a signal's handler has interrupted here, and
+                    # which cannot go on before it.
+                    if (not queue or queue[0][0] == thread) and self.try_acquire(kind) == FREE:
                         return True
                     now = time.monotonic()
                     left = None if deadline is None else deadline - now

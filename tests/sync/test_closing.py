@@ -487,6 +487,54 @@ def test_close_in_a_signal_handler_that_interrupts_recv(fd: ModuleType) -> None:
         assert returned[0] is fd.protocol.State.CLOSING
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
+def test_close_in_a_signal_handler_that_interrupts_close(fd: ModuleType) -> None:
+    """While that waits for the thread in recv(): whoever comes first must not wait for the other."""
+    with link(fd, close_timeout=None) as (connection, peer), Background(connection.recv) as reader:
+        wait_reading(connection)
+        begun = []
+
+        def handler(number: int, stack: Any) -> None:
+            begun.append(number)
+            if len(begun) == 1:
+                connection.close(1001)
+                begun.append(connection.state)
+
+        def interrupt() -> None:
+            eventually(connection._reader.contended)
+            while not begun:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+                time.sleep(0.05)
+            time.sleep(0.05)  # most likely it waits now
+            peer.expect_close(1000)
+            peer.send_close(1000)
+            peer.close()
+
+        old = signal.signal(signal.SIGUSR1, handler)
+        try:
+            with Background(interrupt):
+                connection.close()
+        finally:
+            signal.signal(signal.SIGUSR1, old)
+        assert begun[-1] is fd.protocol.State.CLOSED
+        with pytest.raises(fd.exceptions.ConnectionClosedOK):
+            reader.result()
+
+
+def test_what_fails_in_a_signal_handler_within_recv_says_why(fd: ModuleType) -> None:
+    """There is no waiting for the end, which only the interrupted recv() can find."""
+    with link(fd) as (connection, _peer):
+        assert connection._reader.try_acquire(1) == 0  # this thread is in recv()
+        with pytest.raises(TypeError, match="all fragments"):
+            connection.send(["one", b"other"])
+        with pytest.raises(fd.exceptions.ConcurrencyError, match="in the midst of its recv"):
+            connection.send("too late")
+        connection._end(None)
+        with pytest.raises(fd.exceptions.ConnectionClosedError):
+            connection.send("too late")
+        connection._leave_reader()
+
+
 def test_close_in_a_signal_handler_bounds_the_time(fd: ModuleType) -> None:
     """As everywhere: a peer that does not answer is cut."""
     with link(fd, close_timeout=0.2) as (connection, peer):

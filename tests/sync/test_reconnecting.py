@@ -162,6 +162,43 @@ def test_a_connection_that_is_dropped_at_once_is_no_success(fd: ModuleType, kind
     assert delays.series == [3]
 
 
+@pytest.mark.parametrize("end", ["answer", "drop"])
+@pytest.mark.parametrize("garbage", ["violation", "silence"])
+def test_a_connection_that_we_had_to_fail_is_no_success(
+    fd: ModuleType, monkeypatch: pytest.MonkeyPatch, garbage: str, end: str
+) -> None:
+    """Our Close frame goes out first there as well, but it is the server that broke off."""
+    monkeypatch.setattr(fd.sync.reconnecting, "SHORT", 0.0)
+    options = {} if garbage == "violation" else {"ping_interval": 0.01, "ping_timeout": 0.05}
+
+    def fail(sock: socket.socket) -> None:
+        sock.sendall(switching(read_head(sock)))
+        if garbage == "violation":
+            sock.sendall(b"\x83\x00")
+            if end == "answer":
+                sock.sendall(frame(8, (1002).to_bytes(2, "big")))
+        else:
+            sock.recv(1000)
+            time.sleep(0.3)
+
+    delays = Delays()
+    with Peer(fail) as peer:
+        again = fd.sync.client.reconnect(peer.uri, **{**FAST, **options}, reconnect_delays=delays)
+        for websocket in itertools.islice(again, 3):
+            with pytest.raises(fd.exceptions.ConnectionClosedError):
+                websocket.recv(timeout=5)
+    assert delays.series == [2]
+
+
+def test_a_connection_that_the_application_closed_is_a_success(fd: ModuleType) -> None:
+    delays = Delays()
+    with Peer(echo) as peer:
+        again = fd.sync.client.reconnect(peer.uri, **FAST, reconnect_delays=delays)
+        for websocket in itertools.islice(again, 3):
+            websocket.close(1002)
+    assert delays.series == []
+
+
 @pytest.mark.parametrize(("short", "series"), [(0.0, []), (60.0, [2])])
 def test_a_connection_that_brought_something_is_a_success(
     fd: ModuleType, monkeypatch: pytest.MonkeyPatch, short: float, series: list[int]

@@ -356,3 +356,27 @@ def test_a_descriptor_that_failed_in_select_is_survived(fd: ModuleType) -> None:
         eventually(lambda: connection._watch == fd.sync.service.ARMED)
         peer.send(PING, b"x")
         peer.expect(PONG, b"x")
+
+
+def test_a_connection_is_looked_at_once_however_often_it_is_added(fd: ModuleType) -> None:
+    """As the service does in each look, where a peer's flood over TLS goes on."""
+    service = fd.sync.service.get_service()
+
+    class Flooded:
+        looks = 0
+        protocol = SimpleNamespace(is_closed=False)
+        _watch = _seen_reads = 0
+
+        def _on_tick(self) -> bool:
+            self.looks += 1
+            for _ in range(3):
+                service.adopt(self)
+            return self.looks < 200
+
+    flooded = Flooded()
+    service.adopt(flooded)
+    begin = time.monotonic()
+    eventually(lambda: flooded.looks >= 10)
+    # At most one in each 4 ms, the first period; and one that is in the midst.
+    assert flooded.looks <= 2 + (time.monotonic() - begin) / fd.sync.service.FIRST_TICK
+    flooded._on_tick = lambda: False  # type: ignore[method-assign]

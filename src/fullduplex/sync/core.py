@@ -382,7 +382,7 @@ class ConnectionCore:
             self._dispose()
 
     def _flush(self) -> None:
-        """Send what waits for the writer, without waiting for anything; never raises."""
+        """Send what waits for the writer, without waiting for anything; what the network does raises nothing."""
         self._due = True
         stream = self._stream
         protocol = self.protocol
@@ -404,13 +404,15 @@ class ConnectionCore:
                         stream.shutdown_write()
             except OSError as exc:
                 self._lost(exc)
+            except BaseException:
+                self._due = True  # for who leaves a role next
+                raise
             finally:
                 self._writer.release()
             if not done:
                 # The network takes no more now: the service goes on when it does, or who leaves a role next.
-                for _ in range(
-                    2
-                ):  # the service may have begun to watch for bytes after the first look
+                # Twice, since the service may have begun to watch for bytes after the first look.
+                for _ in range(2):
                     get_service().arm(self, READ | WRITE if self._watch == ARMED else WRITE)
                 self._due = True
                 break
@@ -460,9 +462,7 @@ class ConnectionCore:
         if self.protocol.is_closed:
             self._dispose()
         elif more == NOTHING and self._stream.pending():
-            get_service().adopt(
-                self
-            )  # its turn is over, and no watch sees what TLS holds in memory
+            get_service().adopt(self)  # its turn is over; no watch sees what TLS holds in memory
         elif more == NOTHING:
             self._arm()
         else:

@@ -74,7 +74,7 @@ class TimedConnection(core.ConnectionCore):
             if self.protocol.debug:
                 self.protocol.logger.debug("- timed out waiting for keepalive pong")
             with self._mutex:
-                self.protocol.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+                self.protocol.fail_peer(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
             self._flush()
             self._begin_end()
 
@@ -112,7 +112,7 @@ class TimedConnection(core.ConnectionCore):
             ConcurrencyError: in a signal's handler that has interrupted this thread while it was reading.
         """
         protocol = self.protocol
-        if self._reader.mine:
+        if not protocol.is_closed and self._reader.mine:
             raise ConcurrencyError(
                 "cannot wait for the end of a connection in the midst of its recv"
             )

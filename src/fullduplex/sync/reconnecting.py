@@ -249,8 +249,10 @@ class Reconnecting:
 def why_no_success(connection: Any, lifetime: float) -> str:
     """Tell why a closed connection that lasted so many seconds was no success; "" if it was one."""
     protocol = connection.protocol
-    if protocol.close_sent is not None and not protocol.close_rcvd_then_sent:
+    failed = protocol.peer_failed
+    if protocol.close_sent is not None and not protocol.close_rcvd_then_sent and not failed:
         return ""  # we ended it
-    if connection.close_code in _DROPPED and not connection.counters["messages_received"]:
-        return "the connection was dropped before it brought a message"
+    silent = not connection.counters["messages_received"]
+    if silent and (failed or connection.close_code in _DROPPED):
+        return "the connection failed before it brought a message"
     return "the server ended the connection at once" if lifetime < SHORT else ""

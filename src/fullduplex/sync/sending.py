@@ -243,5 +243,5 @@ class SendingConnection(keepalive.TimedConnection):
         self._flush()
         try:
             self._await_end(deadline)
-        except TimeoutError:
-            pass  # the service goes on with it
+        except (TimeoutError, ConcurrencyError):
+            pass  # the service, or the recv() that this has interrupted, goes on with it

@@ -261,7 +261,7 @@ class Service:
 
     def _run(self) -> None:
         self.watcher.arm(self._bell_fd, READ)
-        ticking: list[weakref.ref[ConnectionCore]] = []
+        ticking: dict[int, weakref.ref[ConnectionCore]] = {}
         looking = False  # there is a next look
         came = False  # connections were added since the last one
         tick = FIRST_TICK
@@ -288,7 +288,7 @@ class Service:
             now = time.monotonic()
             if looking and now >= next_tick:
                 came = self._take_fresh(ticking) or came
-                ticking = [reference for reference in ticking if self._tick(reference)]
+                ticking = {key: one for key, one in ticking.items() if self._tick(one)}
                 # Where connections come and go, to fall asleep between them and to be woken for each
                 # would cost more than to look now and then.
                 looking = bool(ticking) or came
@@ -300,11 +300,13 @@ class Service:
         self._alarm.close()
         self._bell.close()
 
-    def _take_fresh(self, ticking: list[weakref.ref[ConnectionCore]]) -> bool:
+    def _take_fresh(self, ticking: dict[int, weakref.ref[ConnectionCore]]) -> bool:
         """Look at connections that were added from now on; False if there are none."""
         came = bool(self._fresh)
         while self._fresh:
-            ticking.append(self._fresh.popleft())
+            reference = self._fresh.popleft()
+            # By the reference, of which a connection has one: it may be added while it is looked at already.
+            ticking[id(reference)] = reference
         return came
 
     def _ready(self, fd: int, events: int) -> None:
