@@ -380,3 +380,25 @@ def test_a_connection_is_looked_at_once_however_often_it_is_added(fd: ModuleType
     # At most one in each 4 ms, the first period; and one that is in the midst.
     assert flooded.looks <= 2 + (time.monotonic() - begin) / fd.sync.service.FIRST_TICK
     flooded._on_tick = lambda: False  # type: ignore[method-assign]
+
+
+def test_a_signal_handler_needs_the_service_while_it_is_made(
+    fd: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = fd.sync.service
+    made = []
+
+    class Interrupted(module.Service):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+            if len(made) == 1:
+                made.append(module.get_service())
+
+    monkeypatch.setattr(module, "_service", None)
+    monkeypatch.setattr(module, "Service", Interrupted)
+    service = module.get_service()
+    first, inner, given = made
+    assert inner is given is service is module._service
+    assert not first._thread.is_alive()
+    service.stop()

@@ -141,6 +141,34 @@ def test_thread_that_cannot_start(workers, monkeypatch):
     assert not workers._alive
 
 
+def test_starting_a_thread_is_interrupted(workers, monkeypatch):
+    """By Ctrl-C, when it runs already: it does its work, and does not fail for being on no list."""
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    task = Task()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            workers.run(task)
+    task.release.set()
+    assert task.done.wait(TIMEOUT)
+    eventually(lambda: workers._idle)
+    again = Task()
+    again.release.set()
+    workers.run(again)
+    assert again.done.wait(TIMEOUT)
+    assert again.thread is task.thread
+    workers.stop()
+    task.thread.join(TIMEOUT)
+    assert not failures
+
+
 def test_wait_is_for_threads_that_are_busy(workers):
     task = Task()
     workers.run(task)

@@ -346,7 +346,8 @@ class Service:
 
 
 _service: Service | None = None
-_starting = threading.Lock()  # guards the making of the service; held while its thread starts
+# Guards the making of the service; held while its thread starts. Re-entrant, as the service's own are.
+_starting = threading.RLock()
 
 
 def get_service() -> Service:
@@ -359,7 +360,11 @@ def _make_service() -> Service:
     global _service
     with _starting:
         if _service is None:
-            _service = Service()
+            service = Service()
+            if _service is None:
+                _service = service
+            else:  # a signal's handler has made one meanwhile
+                service.stop()
         return _service
 
 
@@ -371,7 +376,7 @@ def _stop() -> None:
 def _after_fork() -> None:
     """In the child: connections are free of the threads that stayed behind, the service is to be made anew."""
     global _service, _starting
-    _starting = threading.Lock()
+    _starting = threading.RLock()
     service, _service = _service, None
     if service is None:
         return

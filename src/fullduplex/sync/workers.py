@@ -146,7 +146,9 @@ class Workers:
         try:
             worker.thread.start()
         except BaseException:
-            del self._busy[worker], self._alive[worker]
+            # After an interruption the thread may run all the same, and take its name off these lists itself.
+            self._busy.pop(worker, None)
+            self._alive.pop(worker, None)
             raise
 
     def _main(self, worker: Worker) -> None:
@@ -164,12 +166,12 @@ class Workers:
                 finally:
                     # An idle worker must keep nothing alive.
                     del function, args
-                    del self._busy[worker]
+                    self._busy.pop(worker, None)
                     self._notify()
                 if not self._park(worker):
                     return
         finally:
-            del self._alive[worker]
+            self._alive.pop(worker, None)
             self._notify()
 
     def _notify(self) -> None:
