@@ -58,7 +58,41 @@ print(fullduplex.IMPLEMENTATION, sorted(done))
 """
 
 
-def test_gevent(fd: ModuleType) -> None:
+TWO_SENDERS = """
+from gevent import monkey
+
+monkey.patch_all()
+
+import socket
+import threading
+
+import fullduplex
+from fullduplex.protocol import Protocol, Side
+from fullduplex.sync.connection import Connection
+
+ours, theirs = socket.socketpair()
+theirs.settimeout(20)
+connection = Connection(ours, Protocol(Side.CLIENT), ping_interval=None)
+senders = []
+for size in (3_000_000, 3):
+    senders.append(threading.Thread(target=connection.send, args=(bytes(size),)))
+    senders[-1].start()
+# The first is in the midst of its message, in the same thread of the system as the second.
+senders[-1].join(0.1)
+waiting = [sender.is_alive() for sender in senders]
+size = 14 + 3_000_000 + 6 + 3
+while size > 0:
+    size -= len(theirs.recv(size))
+for sender in senders:
+    sender.join()
+print(fullduplex.IMPLEMENTATION, waiting)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "output"), [(SCRIPT, [0, 1, 2]), (TWO_SENDERS, [True, True])], ids=["echo", "send"]
+)
+def test_gevent(fd: ModuleType, script: str, output: list[int]) -> None:
     pytest.importorskip("gevent", reason="gevent is not installed")
     environment = {
         **os.environ,
@@ -66,10 +100,10 @@ def test_gevent(fd: ModuleType) -> None:
         "PYTHONPATH": str(Path(fd.__file__ or "").parent.parent),
     }
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=50
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=50
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == f"{fd.IMPLEMENTATION} [0, 1, 2]\n"
+    assert result.stdout == f"{fd.IMPLEMENTATION} {output}\n"
 
 
 def test_a_patched_socket_waits_by_itself(fd: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
