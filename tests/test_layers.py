@@ -33,6 +33,7 @@ LAYERS = {
     ),
     "stream": ("stream", "_fdstream", "_tlsstream"),
     "connection": (
+        "conditions",
         "_roles",
         "roles",
         "sync.connection",

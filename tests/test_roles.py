@@ -298,7 +298,11 @@ def test_a_signal_handler_goes_before_what_it_has_interrupted(
     order = []
 
     def wait_for_the_role(name: str) -> None:
+        begin = time.monotonic()
         assert role.acquire(fd.roles.CLOSE, 20)
+        assert (
+            time.monotonic() - begin < 10
+        )  # though a handler that came before the wait could wake nobody
         order.append(name)
         role.release()
 

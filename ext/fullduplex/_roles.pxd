@@ -9,6 +9,8 @@ cdef extern from "atomic.h" nogil:
     long fdx_atomic_load(fdx_atomic *at)
     void fdx_atomic_store(fdx_atomic *at, long value)
     void fdx_atomic_add(fdx_atomic *at, long value)
+    void fdx_atomic_fence()
+    void fdx_atomic_order()
 
 
 @cython.final

@@ -4,11 +4,16 @@ import threading
 import time
 from types import BuiltinFunctionType
 
+from .conditions import wait_for_change
+
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
 
 cdef enum:
     PATIENCE = 5  # milliseconds; as in fullduplex.roles, which imports this module
+
+# Without the interpreter lock: who cannot take a role leaves a note for its owner in a plain attribute (_due, _watch), and
+# the owner looks at that once it has let go. Each must do the one before the other, which is what the fences are for.
 
 
 cdef class Role:
@@ -28,6 +33,7 @@ cdef class Role:
 
     @property
     def owner(self):
+        fdx_atomic_fence()
         return fdx_atomic_load(&self.state)
 
     @property
@@ -39,7 +45,9 @@ cdef class Role:
         return fdx_atomic_load(&self.queued) != 0
 
     cpdef int try_acquire(self, int kind=1) noexcept:
-        cdef int owner = <int>fdx_atomic_swap_if(&self.state, 0, kind)
+        cdef int owner
+        fdx_atomic_order()
+        owner = <int>fdx_atomic_swap_if(&self.state, 0, kind)
         if owner == 0:
             self.thread = self.current()
         return owner
@@ -72,7 +80,7 @@ cdef class Role:
                             waiting = True
                             continue
                         left = 0.001 * PATIENCE if left is None else min(left, 0.001 * PATIENCE)
-                    self.changed.wait(left)
+                    wait_for_change(self.changed, left)
             finally:
                 fdx_atomic_add(&self.waiters, -1)
                 if waiting:
@@ -83,6 +91,7 @@ cdef class Role:
     cpdef int release(self) except -1:
         self.thread = 0
         fdx_atomic_store(&self.state, 0)
+        fdx_atomic_order()
         # A waiter counts itself before it tries: either it finds the role free, or it is counted here.
         if fdx_atomic_load(&self.waiters):
             with self.changed:

@@ -37,6 +37,15 @@ static __inline void *fdx_pointer_peek(fdx_pointer *at)
 {
     return *at;
 }
+static __inline void fdx_atomic_fence(void)
+{
+    long at = 0;
+
+    _InterlockedExchange(&at, 1);
+}
+static __inline void fdx_atomic_order(void)
+{
+}
 #else
 typedef long fdx_atomic;
 
@@ -76,6 +85,20 @@ static inline void *fdx_pointer_swap(fdx_pointer *at, void *wanted)
 static inline void *fdx_pointer_peek(fdx_pointer *at)
 {
     return __atomic_load_n(at, __ATOMIC_RELAXED);
+}
+/* Plain stores before it come before plain loads after it. */
+static inline void fdx_atomic_fence(void)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+/* The same where it stands before fdx_atomic_swap_if() or after fdx_atomic_store(), which do so themselves on x86. */
+static inline void fdx_atomic_order(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+#else
+    fdx_atomic_fence();
+#endif
 }
 #endif
 #endif

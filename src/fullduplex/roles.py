@@ -11,6 +11,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from .conditions import wait_for_change
+
 FREE: Final = 0
 RECV: Final = 1
 """A thread in ``recv()`` or the like; another one there is an error. What is taken by default."""
@@ -97,7 +99,7 @@ class PurePythonRole:
                             queue.append(place)
                             continue
                         left = PATIENCE if left is None else min(left, PATIENCE)
-                    self._changed.wait(left)
+                    wait_for_change(self._changed, left)
             finally:
                 self._waiters -= 1
                 if place in queue:

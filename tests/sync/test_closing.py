@@ -521,6 +521,24 @@ def test_close_in_a_signal_handler_that_interrupts_close(fd: ModuleType) -> None
             reader.result()
 
 
+def test_a_signal_handler_ends_the_connection_before_the_wait_for_that(fd: ModuleType) -> None:
+    """It comes between the last look and the wait, so that nobody is there to be woken."""
+    with link(fd) as (connection, _peer):
+        wait, ran = connection._changed.wait, []
+
+        def interrupted(timeout: float | None = None) -> bool:
+            if not ran:
+                ran.append("handler")
+                connection._cut()
+            return bool(wait(timeout))
+
+        connection._changed.wait = interrupted
+        begin = time.monotonic()
+        assert connection.wait_closed(20)
+        assert ran
+        assert time.monotonic() - begin < 10
+
+
 def test_what_fails_in_a_signal_handler_within_recv_says_why(fd: ModuleType) -> None:
     """There is no waiting for the end, which only the interrupted recv() can find."""
     with link(fd) as (connection, _peer):

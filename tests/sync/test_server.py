@@ -267,7 +267,7 @@ def test_handler_threads_are_used_again(fd):
         assert len(handler_threads()) == 1
     assert len(seen) == 10
     assert len(set(seen)) == 1
-    assert handler_threads() == []
+    eventually(lambda: not handler_threads())  # one that is off the list may still be ending
 
 
 # Limits
@@ -341,5 +341,5 @@ def test_2000_connections_opened_and_dropped(fd):
             sock.close()
         with run.dial() as client:
             client.ping().wait(TIMEOUT)
-    assert handler_threads() == []
+    eventually(lambda: not handler_threads())  # one that is off the list may still be ending
     eventually(lambda: len(os.listdir("/dev/fd")) <= fds + 3)

@@ -128,9 +128,9 @@ def test_a_connection_dropped_without_close_is_forgotten(fd: ModuleType) -> None
         reference = weakref.ref(connection)
         eventually(lambda: connection._watch == fd.sync.service.ARMED)
         del ours, protocol
-        with pytest.warns(ResourceWarning):
+        with pytest.warns(ResourceWarning):  # noqa: PT031
             connection = None
-        eventually(lambda: reference() is None)
+            eventually(lambda: reference() is None)  # the service may just look at it
         with pytest.raises(OSError):
             os.fstat(number)
         assert theirs.recv(10) == b""

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
+from ..conditions import wait_for_change
 from ..exceptions import ConcurrencyError, ConnectionClosedOK
 from ..frames import Close, CloseCode, Opcode
 from ..protocol import State
@@ -525,7 +526,7 @@ class Connection(sending.SendingConnection):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
-                self._changed.wait(left)
+                wait_for_change(self._changed, left)
         return True
 
 

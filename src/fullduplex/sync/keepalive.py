@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from ..conditions import wait_for_change
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Opcode
 from ..roles import CLOSE, FREE
@@ -150,7 +151,7 @@ class TimedConnection(core.ConnectionCore):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     break
-                self._changed.wait(left)
+                wait_for_change(self._changed, left)
             self._draining = False
 
     def _await_cut(self) -> None:

@@ -359,13 +359,19 @@ def get_service() -> Service:
 def _make_service() -> Service:
     global _service
     with _starting:
-        if _service is None:
-            service = Service()
-            if _service is None:
-                _service = service
+        service = _service
+        if service is None:
+            made = Service()
+            service = _current()
+            if service is None:
+                service = _service = made
             else:  # a signal's handler has made one meanwhile
-                service.stop()
-        return _service
+                made.stop()
+        return service
+
+
+def _current() -> Service | None:
+    return _service
 
 
 def _stop() -> None:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..conditions import wait_for_change
+
 __all__ = ["BATCH_FROM", "IDLE_TIME", "Workers", "make_thread"]
 
 IDLE_TIME: Final = 5.0
@@ -245,7 +247,7 @@ class Workers:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         return False
-                    self._ended.wait(left)
+                    wait_for_change(self._ended, left)
         finally:
             with self._ended:
                 self._waiting.remove(current)
