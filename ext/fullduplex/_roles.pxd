@@ -26,5 +26,6 @@ cdef class Role:
     cdef unsigned long current(self) noexcept
     cpdef bint contended(self) noexcept
     cpdef int try_acquire(self, int kind=*) noexcept
+    cdef bint _wait_for_it(self, int kind, timeout) except -1
     cpdef bint acquire(self, int kind, object timeout=*) except -1
     cpdef int release(self) except -1

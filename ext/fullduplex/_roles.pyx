@@ -55,6 +55,16 @@ cdef class Role:
     cpdef bint acquire(self, int kind, object timeout=None) except -1:
         if not self.contended() and self.try_acquire(kind) == 0:
             return True
+        mine = self.mine
+        try:
+            return self._wait_for_it(kind, timeout)
+        except BaseException:
+            # A signal's handler raised. Was it when we had the role already, nobody would give it back.
+            if self.mine and not mine:
+                self.release()
+            raise
+
+    cdef bint _wait_for_it(self, int kind, timeout) except -1:
         cdef list queue = self.queue
         cdef bint waiting = False  # in the queue
         thread = self.current()

@@ -17,4 +17,4 @@ def wait_for_change(changed: threading.Condition, timeout: float | None) -> None
     """
     if threading.current_thread() is threading.main_thread():
         timeout = LOOK_AGAIN if timeout is None else min(timeout, LOOK_AGAIN)
-    changed.wait(timeout)
+    changed.wait(None if timeout is None else min(timeout, threading.TIMEOUT_MAX))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from . import machine
 from .codec import Assembler, Utf8Validator, decode_text
+from .codec.interrupts import interrupted
 from .exceptions import (
     PayloadTooBig,
     ProtocolError,
@@ -197,8 +198,8 @@ class Protocol(machine.Machine):
             raise self._pull_error
         try:
             return self._pull_message(as_bytes)
-        except Exception as exc:
-            self._pull_error = exc
+        except BaseException as exc:
+            self._pull_error = exc if isinstance(exc, Exception) else interrupted()
             raise
 
     def _pull_message(self, as_bytes: bool) -> bytes | str | None:
@@ -229,8 +230,8 @@ class Protocol(machine.Machine):
             raise self._pull_error
         try:
             return self._pull_next_fragment()
-        except Exception as exc:
-            self._pull_error = exc
+        except BaseException as exc:
+            self._pull_error = exc if isinstance(exc, Exception) else interrupted()
             raise
 
     def _pull_next_fragment(self) -> bytes | None:

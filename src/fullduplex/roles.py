@@ -77,6 +77,16 @@ class PurePythonRole:
         """Take the role, waiting up to ``timeout`` seconds (None for ever); False if time ran out."""
         if not self._queue and self.try_acquire(kind) == FREE:
             return True
+        mine = self.mine
+        try:
+            return self._wait_for_it(kind, timeout)
+        except BaseException:
+            # A signal's handler raised. Was it when we had the role already, nobody would give it back.
+            if self.mine and not mine:
+                self.release()
+            raise
+
+    def _wait_for_it(self, kind: int, timeout: float | None) -> bool:
         begin = time.monotonic()
         deadline = None if timeout is None else begin + timeout
         thread = threading.get_ident()

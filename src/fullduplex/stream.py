@@ -50,6 +50,8 @@ MASKED_PIECE: Final = 32768
 """Bytes masked at once on their way out, and encrypted while they are in the processor's cache."""
 
 # Elsewhere a blocked wait may not notice shutdown() (macOS: cpython#154224), so it looks up now and then.
+LONGEST: Final = 3600.0
+"""Seconds of one wait at most: ``poll()`` counts in milliseconds, in 32 bits."""
 WAIT_SLICE: Final[float | None] = None if sys.platform.startswith("linux") else 0.25
 
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -272,6 +274,8 @@ class SocketStream(Stream):
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             if WAIT_SLICE is not None:
                 left = WAIT_SLICE if left is None else min(left, WAIT_SLICE)
+            elif left is not None:
+                left = min(left, LONGEST)
             if _ready(self.sock, write, left):
                 return True
             if deadline is not None and time.monotonic() >= deadline:

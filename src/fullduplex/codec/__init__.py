@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 IMPLEMENTATION: str
 
 if TYPE_CHECKING:
+    from .masking import apply_mask
     from .pure import (
         Assembler,
         Decoder,
         Encoder,
         Utf8Validator,
-        apply_mask,
         build_frame,
         decode_text,
         is_ascii,
@@ -29,12 +29,12 @@ else:
 
         IMPLEMENTATION = "compiled"
     except ImportError:
+        from .masking import apply_mask
         from .pure import (
             Assembler,
             Decoder,
             Encoder,
             Utf8Validator,
-            apply_mask,
             build_frame,
             decode_text,
             is_ascii,

@@ -25,6 +25,8 @@ from typing import NoReturn
 
 from ..exceptions import PayloadTooBig, ProtocolError, TooManyFragments
 from ..typing import BytesLike
+from .interrupts import final_if_interrupted
+from .masking import apply_mask
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 OPCODES = frozenset([CONT, TEXT, BINARY, CLOSE, PING, PONG])
@@ -43,20 +45,6 @@ COMPRESSED_SLACK = 1024
 """How much longer than its limit a compressed frame may be, beside an eighth of the limit."""
 KEY_BLOCK = 256
 """Bytes of masking keys drawn at once."""
-
-
-def apply_mask(data: BytesLike, key: BytesLike, phase: int = 0) -> bytes:
-    """XOR ``data`` with the four-byte masking ``key``, from the key's byte ``phase`` on (RFC 6455 §5.3)."""
-    if len(key) != 4:
-        raise ValueError(f"a masking key has 4 bytes, not {len(key)}")
-    view = memoryview(data).cast("B")
-    size = view.nbytes
-    shift = phase & 3
-    rotated = bytes(key[shift:]) + bytes(key[:shift])
-    repeated = (rotated * (size // 4 + 1))[:size]
-    return (int.from_bytes(view, "little") ^ int.from_bytes(repeated, "little")).to_bytes(
-        size, "little"
-    )
 
 
 def is_ascii(data: BytesLike) -> bool:
@@ -326,6 +314,7 @@ class Decoder:
 
     # Output
 
+    @final_if_interrupted
     def pull(self, as_bytes: bool = False) -> bytes | str | None:
         """Give the next message or control frame, or None when more bytes are needed.
 
@@ -344,6 +333,7 @@ class Decoder:
             if fin:
                 return self._finish_message(as_bytes)
 
+    @final_if_interrupted
     def pull_fragment(self) -> bytes | None:
         """Give the next fragment of a message, or a control frame, or None when more bytes are needed."""
         while True:
@@ -367,6 +357,7 @@ class Decoder:
             if fin:
                 self._end_message()
 
+    @final_if_interrupted
     def pull_frame(self) -> bytes | None:
         """Give the payload of the next frame, unmasked and not looked at, or None when more bytes are needed."""
         if not self._begin():

@@ -26,6 +26,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ..stream import LONGEST
+
 if TYPE_CHECKING:
     from ..typing import LoggerLike
 
@@ -176,7 +178,8 @@ class Acceptor:
 def make_waiter(fds: Sequence[int]) -> Callable[[float | None], list[int]]:
     """Make a function that waits until one of some descriptors is readable or broken.
 
-    It is called with a time-out in seconds, or None for none, and returns those descriptors. What
+    It is called with a time-out in seconds, or None for none, and returns those descriptors; after `LONGEST`
+    in any case. What
     it needs is looked up here, so that patched modules are honoured.
     """
     if not hasattr(select, "poll"):
@@ -185,5 +188,5 @@ def make_waiter(fds: Sequence[int]) -> Callable[[float | None], list[int]]:
     for fd in fds:
         poller.register(fd, select.POLLIN)
     return lambda timeout: [
-        fd for fd, _ in poller.poll(None if timeout is None else timeout * 1000)
+        fd for fd, _ in poller.poll(None if timeout is None else min(timeout, LONGEST) * 1000)
     ]

@@ -216,7 +216,9 @@ def write(connection: Connection, message: Message, problems: list[Any]) -> int:
         if stream.unsent():
             return SLOW
         complete = stream.try_write(message.frame_for(connection))
-    except OSError as exc:
+    except (
+        Exception
+    ) as exc:  # an extension may raise what it likes, and the others are to get the message
         connection._lost(exc)
         problems.append((connection, FAILED, exc))
     finally:

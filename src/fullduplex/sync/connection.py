@@ -20,7 +20,7 @@ from ..roles import FREE, RECV
 from ..stream import Stream, open_stream
 from . import sending
 from .core import FIRST_CONTROL, ITEM_BYTES, MOMENT
-from .pings import new_payload
+from .pings import check_interval, new_payload
 from .sending import BYTES_LIKE
 from .service import get_service
 
@@ -97,6 +97,7 @@ class Connection(sending.SendingConnection):
             raise TypeError("protocol is missing")
         given = sock if socket is None else socket
         stream = given if isinstance(given, Stream) else open_stream(given)
+        check_interval(ping_interval)
         super().__init__(stream, protocol, ping_interval, ping_timeout, close_timeout, max_queue)
         self.socket = stream.sock
         self.logger: LoggerLike = ConnectionLogger(protocol.logger, self)
@@ -292,9 +293,13 @@ class Connection(sending.SendingConnection):
                 with a larger buffer.
             Otherwise as `recv`.
         """
-        target = memoryview(buffer).cast("B")
-        if target.readonly:
-            raise TypeError("the buffer is not writable")
+        # Released at the end, also within an exception: the caller may want to make a bytearray larger then.
+        with memoryview(buffer) as view, view.cast("B") as target:
+            if target.readonly:
+                raise TypeError("the buffer is not writable")
+            return self._recv_into(target, timeout)
+
+    def _recv_into(self, target: memoryview, timeout: float | None) -> int:
         deadline = None
         if timeout is not None:
             deadline = time.monotonic() + timeout if timeout > 0 else 0.0
@@ -400,9 +405,9 @@ class Connection(sending.SendingConnection):
             if fragment_now is not None:
                 self._streaming = not protocol.fin
                 return [fragment_now], protocol.opcode == TEXT, protocol.fin
-            if protocol.is_closed:
-                self._streaming = False
-                raise protocol.close_exc
+            if not protocol.is_open:
+                self._streaming = self._streaming and not protocol.is_closed
+                self._check_state()
             self._read(None)
 
     def _pull_fragment(self) -> bytes | None:
@@ -476,7 +481,8 @@ class Connection(sending.SendingConnection):
         Waits for the peer's Close frame and for the end of TCP, ``close_timeout`` at most, then cuts the
         connection. Messages that came before stay readable with `recv`; if more of them are unread than are
         buffered, it waits for them to be read. Wakes threads in `recv` and `send`. Idempotent, from any thread.
-        In a signal handler that interrupted `recv` of this connection it doesn't wait: `recv` finds the end.
+        In a signal handler that interrupted `recv` or `send` of this connection it doesn't wait: these go on, and find
+        the end.
 
         Args:
             code: close code.
@@ -484,9 +490,14 @@ class Connection(sending.SendingConnection):
 
         Raises:
             ProtocolError: for a code that may not be sent or a reason that is too long; the connection stays open.
+            InvalidState: in the midst of the opening handshake.
         """
         close = Close(code, reason)
         close.check()
+        if not self.protocol.is_open:
+            if self.protocol.is_closed:
+                return
+            self._check_state()
         with self._mutex:
             if self.protocol.is_open:
                 if self.protocol.outgoing:
@@ -500,11 +511,9 @@ class Connection(sending.SendingConnection):
             self._watch_closing()  # reads without a descriptor know no deadline
         try:
             self._flush()
-            if not self._reader.mine:
+            if not self._reader.mine and not self._writer.mine:
                 self._await_end()
-            elif (
-                own
-            ):  # in a signal's handler that has interrupted recv(), which goes on and finds the end
+            elif own:  # in a signal's handler: recv() or send(), which it has interrupted, go on
                 self._watch_closing()
         except BaseException:  # Ctrl-C: somebody else has to watch the time now
             if own:

@@ -25,10 +25,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from ..exceptions import ConcurrencyError
+from ..exceptions import ConcurrencyError, InvalidState
 from ..frames import Opcode
 from ..machine import bare
 from ..roles import CLOSE, FREE, RECV, SERVICE, WAIT, Role
+from ..states import CONNECTING
 from .pings import Ping
 from .queueing import queue_limits
 from .service import ARMED, BLOCKED, READ, TICKING, WRITE, get_service
@@ -94,6 +95,8 @@ class ConnectionCore:
         self._watch = TICKING
         self._pings: dict[bytes, Ping] = {}
         self._latency = 0.0
+        self._sent_before = -1  # frames, at the last look whether sending is stuck, and since when
+        self._sent_since = 0.0
         self._keepalive: Ping | None = None
         self._ping_due = 0.0
         self._close_deadline: float | None = None
@@ -101,6 +104,13 @@ class ConnectionCore:
         self._large = LARGE
         self._draining = False  # somebody waits for the inbox to have room
         self._paused = False  # the inbox was full, and is not down to the low mark yet
+
+    def _check_state(self) -> None:
+        """Raise what a connection that is closed, or not open yet, has to say."""
+        if self.protocol.is_closed:
+            raise self.protocol.close_exc
+        if self.protocol.state is CONNECTING:
+            raise InvalidState("the connection is not open yet")
 
     # Reading. All of it needs the reader role.
 
@@ -121,8 +131,8 @@ class ConnectionCore:
             data = self._pull(as_bytes)
             if data is not None:
                 return data
-            if protocol.is_closed:
-                raise protocol.close_exc
+            if not protocol.is_open:
+                self._check_state()
             if deadline is not None:
                 # The stream looks at the clock only when it has nothing, and some peers never pause.
                 if until is None:
@@ -164,6 +174,8 @@ class ConnectionCore:
             else:
                 count = stream.read(self.protocol.decoder, deadline)
         except OSError as exc:
+            if isinstance(exc, TimeoutError) and exc.errno is None:
+                raise  # not the network's: a signal's handler wants this call to end
             self._end(exc)
             return 0
         if count == 0:
@@ -333,6 +345,8 @@ class ConnectionCore:
                 raise ConcurrencyError(
                     f"cannot call {what} while another thread is already running recv or the like"
                 )
+            if self._reader.mine:
+                raise ConcurrencyError(f"cannot call {what} in a signal handler within close")
             if late:
                 raise TimeoutError("timed out while waiting for a message")
             # Who has no time still has the moment in which the service lets go: a message may be here.
@@ -488,18 +502,13 @@ class ConnectionCore:
         return True
 
     def _on_timer(self, now: float) -> None:
-        raise NotImplementedError  # `keepalive` brings it
+        raise NotImplementedError  # `keepalive` brings it and the next two
 
     def _on_bug(self, exc: Exception) -> None:
-        """Something raised in the service thread what it must not: a socket-like object, a logger, we."""
-        try:
-            self.protocol.logger.error("unexpected error; connection is ended", exc_info=exc)
-        except Exception:
-            pass  # then nobody can be told
-        try:
-            self._lost(exc)
-        except Exception:
-            self._watch = BLOCKED
+        raise NotImplementedError
+
+    def _after_fork(self) -> None:
+        raise NotImplementedError
 
     # Ending
 
@@ -588,13 +597,3 @@ class ConnectionCore:
             if self._writer.owner != FREE:
                 return  # the writer comes here when it leaves
             # It left while we were the reader, and so found the connection in use: look again.
-
-    def _after_fork(self) -> None:
-        """In a forked child: be free of the threads that exist in the parent only."""
-        self._mutex = threading.RLock()
-        self._changed = threading.Condition(self._mutex)
-        self._reader.reset(self._changed)
-        self._writer.reset(self._changed)
-        self._stream.after_fork()
-        self.protocol.decoder.after_fork()
-        self._watch = BLOCKED

@@ -1,13 +1,18 @@
-"""What a connection does when a time has come: keepalive pings, deadlines, and waiting for the end until then."""
+"""What a connection does when a time has come: keepalive pings, deadlines, and waiting for the end until then.
+
+And what happens once in a while: a bug in a call of the service, a fork.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 
 from ..conditions import wait_for_change
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Opcode
 from ..roles import CLOSE, FREE
+from ..states import CONNECTING
 from . import core
 from .pings import Ping, new_payload
 from .service import ARMED, BLOCKED, get_service
@@ -61,7 +66,7 @@ class TimedConnection(core.ConnectionCore):
             else:
                 self._keepalive = self._send_ping(new_payload(), False)
                 self._plan_ping(now + min(interval, timeout))
-        elif now < ping.sent + (timeout or 0.0) or self._inbox_full():
+        elif now < ping.sent + (timeout or 0.0) or (self._inbox_full() and not self._stalled(now)):
             # Not due yet; or we do not read, since the application does not: the pong may lie in the socket.
             self._keepalive = ping
             # A pong that is late by a moment must not put off the next ping until the time-out.
@@ -78,6 +83,15 @@ class TimedConnection(core.ConnectionCore):
                 self.protocol.fail_peer(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
             self._flush()
             self._begin_end()
+
+    def _stalled(self, now: float) -> bool:
+        """Tell whether one frame has been on its way out for as long as a pong may take: the peer does not read."""
+        sent = self.protocol.encoder.frames_sent
+        busy = self._writer.owner != FREE or self._stream.unsent()
+        if not busy or sent != self._sent_before:
+            self._sent_before, self._sent_since = sent, now
+            return False
+        return now >= self._sent_since + (self.ping_timeout or 0.0)
 
     def _plan_ping(self, when: float) -> None:
         self._ping_due = when
@@ -113,6 +127,8 @@ class TimedConnection(core.ConnectionCore):
             ConcurrencyError: in a signal's handler that has interrupted this thread while it was reading.
         """
         protocol = self.protocol
+        if protocol.state is CONNECTING:
+            self._check_state()
         if not protocol.is_closed and self._reader.mine:
             raise ConcurrencyError(
                 "cannot wait for the end of a connection in the midst of its recv"
@@ -161,3 +177,26 @@ class TimedConnection(core.ConnectionCore):
             self._end(None)
         finally:
             self._leave_reader()
+
+    # Exceptions of the rule
+
+    def _on_bug(self, exc: Exception) -> None:
+        """Something raised in the service thread what it must not: a socket-like object, a logger, we."""
+        try:
+            self.protocol.logger.error("unexpected error; connection is ended", exc_info=exc)
+        except Exception:
+            pass  # then nobody can be told
+        try:
+            self._lost(exc)
+        except Exception:
+            self._watch = BLOCKED
+
+    def _after_fork(self) -> None:
+        """In a forked child: be free of the threads that exist in the parent only."""
+        self._mutex = threading.RLock()
+        self._changed = threading.Condition(self._mutex)
+        self._reader.reset(self._changed)
+        self._writer.reset(self._changed)
+        self._stream.after_fork()
+        self.protocol.decoder.after_fork()
+        self._watch = BLOCKED

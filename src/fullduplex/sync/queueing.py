@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def queue_limits(max_queue: int | tuple[int | None, int | None] | None) -> tuple[int, int]:
-    """Give the high and low marks of the inbox in frames; a high mark of 0 is no limit."""
+    """Give the high and low marks of the inbox in frames; a high mark of 0 is no limit, one of 1 the least."""
     high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
     if high is None and low is not None:
         high = 4 * low
@@ -16,4 +16,4 @@ def queue_limits(max_queue: int | tuple[int | None, int | None] | None) -> tuple
         raise ValueError(f"the low mark of max_queue must not be negative: {low}")
     if high < low:
         raise ValueError(f"the high mark of max_queue, {high}, is below the low mark, {low}")
-    return high, low
+    return max(high, 1), low

@@ -13,6 +13,7 @@ from ..frames import CloseCode
 from ..http11 import SERVER
 from ..server import ServerProtocol
 from ..stream import Stream, open_stream, open_tls_stream
+from .pings import check_interval
 from .queueing import queue_limits
 from .server_connection import Hooks, ServerConnection, open_connection
 
@@ -52,6 +53,7 @@ class Options:
             TypeError, ValueError: for an argument that makes no sense.
         """
         queue_limits(self.max_queue)
+        check_interval(self.ping_interval)
         self._make_protocol(None)
 
     def _make_protocol(self, logger: LoggerLike | None) -> ServerProtocol:

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from ..exceptions import ConcurrencyError, ConnectionClosed
+from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Frame, Opcode
 from ..roles import FREE, SEND
 from . import keepalive
 
 if TYPE_CHECKING:
-    from ..typing import DataLike
+    from ..typing import BytesLike, DataLike
 
 TEXT: Final = int(Opcode.TEXT)
 BINARY: Final = int(Opcode.BINARY)
@@ -108,7 +108,7 @@ class SendingConnection(keepalive.TimedConnection):
         stream = self._stream
         head = 0x80 | opcode if fin else opcode
         try:
-            if stream.torn:
+            if self._stream.torn:
                 raise ConnectionAbortedError("sending was interrupted in the midst of a frame")
             if deadline is not None and not (
                 stream.flush(deadline) and stream.wait_writable(deadline)
@@ -118,8 +118,7 @@ class SendingConnection(keepalive.TimedConnection):
                 data = data.cast("B") if data.contiguous else bytes(data)
             if protocol._extensions:
                 payload = data.encode() if isinstance(data, str) else data
-                head, data = protocol.encode_data(opcode, payload, fin, compress)
-                stream.torn = True  # the compressors have moved on: it must go out now
+                head, data = self._encode(opcode, payload, fin, compress)
             elif protocol.debug:
                 payload = data.encode() if isinstance(data, str) else data
                 protocol.logger.debug("> %s", Frame(Opcode(opcode), payload, fin))
@@ -143,6 +142,26 @@ class SendingConnection(keepalive.TimedConnection):
             stream.torn = False
             return
         self._leave_lost()
+
+    def _encode(
+        self, opcode: int, payload: BytesLike, fin: bool, compress: bool | None
+    ) -> tuple[int, BytesLike]:
+        """Have the extensions encode a frame. Needs the writer role.
+
+        The compressors move on with it, so it must go out then: ``torn`` says so until it has. If this fails or is
+        interrupted, they are to forget what the peer will not see.
+        """
+        stream = self._stream
+        stream.torn = True
+        try:
+            return self.protocol.encode_data(opcode, payload, fin, compress)
+        except BaseException:
+            resets = [getattr(one, "reset", None) for one in self.protocol.extensions]
+            if None not in resets:
+                for reset in resets:
+                    reset()  # type: ignore[misc]
+                stream.torn = False
+            raise
 
     def _leave_lost(self, deadline: float | None = None) -> NoReturn:
         """The connection ends under this writer: raise how."""
@@ -190,10 +209,11 @@ class SendingConnection(keepalive.TimedConnection):
                     raise TypeError("all fragments of a message must be str, or all bytes-like")
                 self._write_fragment(item, False, deadline)
             self._write_fragment(b"", True, deadline)
-        except ConnectionClosed:
-            raise
         except BaseException:
-            self._fail_fragments(deadline)
+            if (
+                self.protocol.is_open
+            ):  # so it is for what another connection's end raised in the iterable, too
+                self._fail_fragments(deadline)
             raise
 
     def _begin_fragments(

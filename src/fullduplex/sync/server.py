@@ -119,6 +119,7 @@ class Server:
         self._admitted: set[ServerConnection] = set()
         # Makes counting and adding one step; held for nothing else.
         self._admitting = threading.Lock()
+        self._pid = os.getpid()
         self._acceptor: Acceptor | None = None
         self._loop_thread: threading.Thread | None = None
         self._loop_ended = threading.Event()
@@ -163,8 +164,8 @@ class Server:
             if not self.closing:  # else a signal handler has closed the sockets under us
                 raise
         finally:
-            self._loop_thread = None
             self._loop_ended.set()
+            self._loop_thread = None  # last: a signal's handler here must not wait for what we do
 
     def _accept_all(self) -> None:
         acceptor = Acceptor(self.sockets, self._dispatch, self._may_accept, self.logger)
@@ -277,19 +278,30 @@ class Server:
             self._close_connections(close, deadline)
         self._workers.stop()
         if not self._wait_for_handlers(deadline):
+            for connection in self._admitted.copy():
+                connection._cut()
             self.logger.warning("server closed, though handlers did not return in time")
             return
         self.logger.info("server closed")
 
     def _stop_accepting(self) -> None:
         acceptor = self._acceptor
+        if self._workers.pid != os.getpid():
+            # Forked, and not serving here: the threads that would have to be waited for are not here.
+            self._workers = Workers(self._workers.name)
+            self._acceptor = self._loop_thread = acceptor = None
+            self._loop_ended = threading.Event()
+            self._loop_ended.set()
         if acceptor is not None:
             acceptor.stop()
         if self._loop_thread is not threading.current_thread():
             self._loop_ended.wait()
         for sock, file in zip(self.sockets, self._files, strict=True):
             if sock.fileno() >= 0:
-                remove_socket_file(sock, file)
+                if (
+                    self._pid == os.getpid()
+                ):  # in a forked child, the socket is that of others as well
+                    remove_socket_file(sock, file)
                 sock.close()
 
     def _close_connections(self, close: Close, deadline: float | None) -> None:

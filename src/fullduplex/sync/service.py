@@ -31,6 +31,8 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from ..stream import LONGEST
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -280,7 +282,9 @@ class Service:
                 if self._timers and self._timers[0][0] < due:
                     due = self._timers[0][0]
                 self._wake_at = due
-            timeout = None if due == float("inf") else max(due - time.monotonic(), 0.0)
+            timeout = (
+                None if due == float("inf") else min(max(due - time.monotonic(), 0.0), LONGEST)
+            )
             events = self.watcher.wait(timeout)
             self._wake_at = 0.0
             for fd, event in events:

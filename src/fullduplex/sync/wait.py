@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from ..exceptions import ConcurrencyError
 from ..protocol import State
 from ..roles import CLOSE, FREE, RECV, WAIT
-from ..stream import WAIT_SLICE
+from ..stream import LONGEST, WAIT_SLICE
 from .connection import Connection
 
 __all__ = ["wait"]
@@ -114,6 +114,8 @@ class _Waiter:
         sliced = WAIT_SLICE is not None and (left is None or left > WAIT_SLICE)
         if sliced:
             left = WAIT_SLICE
+        elif left is not None:
+            left = min(left, LONGEST)
         if self._poller is not None:
             fds = [fd for fd, _ in self._poller.poll(None if left is None else 1000 * left)]
         elif self._by_fd:

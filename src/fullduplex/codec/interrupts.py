@@ -1,0 +1,31 @@
+"""Pulls that were interrupted: a signal's handler raised something in the midst of one, and a message is lost."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+Pull = TypeVar("Pull", bound=Callable[..., Any])
+
+
+def interrupted() -> ConnectionAbortedError:
+    """Make the error that all further pulls raise."""
+    return ConnectionAbortedError("receiving was interrupted in the midst of a message")
+
+
+def final_if_interrupted(pull: Pull) -> Pull:
+    """Make a pull note in ``_error``, which is final, that it was interrupted, by Ctrl-C say."""
+
+    @functools.wraps(pull)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return pull(self, *args, **kwargs)
+        except Exception:
+            raise  # the steps know which of them are final
+        except BaseException:
+            if self._error is None:
+                self._error = interrupted()
+            raise
+
+    return cast(Pull, guarded)
