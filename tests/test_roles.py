@@ -340,3 +340,31 @@ def test_whose_a_role_is_where_threads_are_not_those_of_the_system(
     assert role.mine
     current = 1
     assert not role.mine
+
+
+@pytest.mark.parametrize("kind", ["Role", "PurePythonRole"])
+def test_a_waiter_is_interrupted_when_it_has_the_role_already(fd: ModuleType, kind: str) -> None:
+    """By a signal's handler, as it gives its place in the queue up."""
+
+    class Interrupted(threading.Condition):
+        def notify_all(self) -> None:
+            super().notify_all()
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+
+    role = getattr(fd.roles, kind)(Interrupted())
+    held = threading.Event()
+
+    def hold() -> None:
+        assert role.acquire(fd.roles.SEND)
+        held.set()
+        until(role.contended)
+        role.release()
+
+    holder = Background(hold)
+    assert held.wait(20)
+    with pytest.raises(KeyboardInterrupt):
+        role.acquire(fd.roles.CLOSE, 20)
+    holder.result()
+    assert role.owner == fd.roles.FREE
+    assert not role.contended()

@@ -36,5 +36,6 @@ cdef class Machine:
     cdef object _assembler
     cdef object _validator
     cdef object _pull_error               # the first error behind the decoder, which is final
+    cdef object _interrupted              # what it is while a pull is at work
     cdef dict __dict__
     cdef object __weakref__

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from .codec import Assembler, Decoder, Encoder, Utf8Validator
+from .codec.interrupts import interrupted
 from .exceptions import (
     ConnectionClosed,
     ConnectionClosedError,
@@ -124,7 +125,9 @@ class Machine:
         self._extensions: list[Extension] = []
         self._assembler: Assembler | None = None
         self._validator: Utf8Validator | None = None
-        self._pull_error: Exception | None = None  # final, like the decoder's
+        # Final, like the decoder's. While a pull is at work: what it is if a signal's handler ends that.
+        self._pull_error: Exception | None = None
+        self._interrupted = interrupted()
 
     @property
     def id(self) -> uuid.UUID:

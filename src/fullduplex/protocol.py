@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from . import machine
 from .codec import Assembler, Utf8Validator, decode_text
-from .codec.interrupts import interrupted
 from .exceptions import (
     PayloadTooBig,
     ProtocolError,
@@ -196,11 +195,14 @@ class Protocol(machine.Machine):
             return data
         if self._pull_error is not None:
             raise self._pull_error
+        self._pull_error = self._interrupted
         try:
-            return self._pull_message(as_bytes)
-        except BaseException as exc:
-            self._pull_error = exc if isinstance(exc, Exception) else interrupted()
+            data = self._pull_message(as_bytes)
+        except Exception as exc:
+            self._pull_error = exc
             raise
+        self._pull_error = None
+        return data
 
     def _pull_message(self, as_bytes: bool) -> bytes | str | None:
         """Do what `pull` does, through the extensions."""
@@ -228,11 +230,14 @@ class Protocol(machine.Machine):
             return data
         if self._pull_error is not None:
             raise self._pull_error
+        self._pull_error = self._interrupted
         try:
-            return self._pull_next_fragment()
-        except BaseException as exc:
-            self._pull_error = exc if isinstance(exc, Exception) else interrupted()
+            data = self._pull_next_fragment()
+        except Exception as exc:
+            self._pull_error = exc
             raise
+        self._pull_error = None
+        return data
 
     def _pull_next_fragment(self) -> bytes | None:
         """Do what `pull_fragment` does, through the extensions."""

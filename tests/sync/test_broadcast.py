@@ -508,3 +508,22 @@ def test_socket_that_cannot_be_asked(fd):
         client.close()
         eventually(lambda: connection.socket.fileno() == -1)
         assert fd.sync.broadcast.takes_bytes(connection)
+
+
+def test_an_extension_that_fails_does_not_keep_others_from_the_message(fd, caplog):
+    class Failing:
+        name = "failing"
+
+        def encode(self, frame):
+            raise LookupError("no code for it")
+
+    with running(fd, lambda c: c.wait_closed()) as run:
+        clients = clients_of(run, 3)
+        connections = sorted(run.server.connections, key=lambda c: c.remote_address)
+        clients.sort(key=lambda c: c.local_address)
+        connections[1].protocol.extensions = [Failing()]
+        fd.sync.server.broadcast(connections, "message")
+        assert clients[0].recv(TIMEOUT) == clients[2].recv(TIMEOUT) == "message"
+        with pytest.raises(fd.exceptions.ConnectionClosedError):
+            clients[1].recv(TIMEOUT)
+        assert "no code for it" in warnings_in(caplog)[0].getMessage()

@@ -95,7 +95,15 @@ def test_a_connection_has_no_thread_of_its_own(fd: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("given", "marks"),
-    [(None, (0, 0)), (16, (16, 4)), (3, (3, 0)), ((8, 2), (8, 2)), ((None, 2), (8, 2))],
+    [
+        (None, (0, 0)),
+        (16, (16, 4)),
+        (3, (3, 0)),
+        (0, (1, 0)),
+        ((0, 0), (1, 0)),
+        ((8, 2), (8, 2)),
+        ((None, 2), (8, 2)),
+    ],
 )
 def test_marks_of_the_queue(fd: ModuleType, given: Any, marks: tuple[int, int]) -> None:
     assert fd.sync.queueing.queue_limits(given) == marks
@@ -191,3 +199,16 @@ def test_weak_references_do_not_keep_a_connection(fd: ModuleType) -> None:
     with link(fd) as (connection, _):
         assert weakref.ref(connection)() is connection
         assert connection in fd.sync.service.get_service().connections
+
+
+def test_a_bytearray_can_grow_where_a_message_did_not_fit(fd: ModuleType) -> None:
+    """Nothing holds it any more, the exception with its traceback included."""
+    with link(fd) as (connection, peer):
+        peer.send(BINARY, b"0123456789")
+        buffer = bytearray(4)
+        try:
+            connection.recv_into(buffer, TIMEOUT)
+        except BufferError:
+            buffer.extend(bytes(6))
+        assert connection.recv_into(buffer, TIMEOUT) == 10
+        buffer.append(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from types import ModuleType
 
@@ -84,6 +85,47 @@ def test_a_blocked_sender_is_woken_by_keepalive(fd: ModuleType) -> None:
             with pytest.raises(fd.exceptions.ConnectionClosedError):
                 sender.result()
         assert connection.state is fd.protocol.State.CLOSED
+
+
+def test_a_peer_that_does_not_read_is_not_excused_by_what_we_do_not_read(fd: ModuleType) -> None:
+    """A few messages that a handler never asks for must not turn keepalive off for who blocks it in send()."""
+    with link(fd, ping_interval=0.05, ping_timeout=0.1, max_queue=4, small=True) as (
+        connection,
+        peer,
+    ):
+        for _ in range(6):
+            peer.send(TEXT, b"x")
+        eventually(connection._inbox_full)
+        with (
+            Background(lambda: connection.send(bytes(1 << 20))) as sender,
+            pytest.raises(fd.exceptions.ConnectionClosedError),
+        ):
+            sender.result()
+        assert connection.state is fd.protocol.State.CLOSED
+
+
+def test_a_peer_that_reads_is_excused_by_what_we_do_not_read(fd: ModuleType) -> None:
+    with link(fd, ping_interval=0.05, ping_timeout=0.1, max_queue=4) as (connection, peer):
+        for _ in range(6):
+            peer.send(TEXT, b"x")
+        eventually(connection._inbox_full)
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:  # sending all the time, and no pong can be seen
+            connection.send(b"y")
+            peer.receive()
+        assert connection.state is fd.protocol.State.OPEN
+
+
+@pytest.mark.parametrize("interval", [0, -1, float("nan")])
+def test_an_interval_that_leaves_no_time(fd: ModuleType, interval: float) -> None:
+    protocol = fd.protocol.Protocol(fd.protocol.Side.CLIENT)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(ValueError, match="ping_interval"):
+        fd.sync.connection.Connection(ours, protocol, ping_interval=interval)
+    with pytest.raises(ValueError, match="ping_interval"):
+        fd.sync.client.connect("ws://127.0.0.1:1", ping_interval=interval)
+    with pytest.raises(ValueError, match="ping_interval"):
+        fd.sync.server.serve(print, "127.0.0.1", 0, ping_interval=interval)
 
 
 def test_without_a_ping_timeout_it_never_fails(fd: ModuleType) -> None:

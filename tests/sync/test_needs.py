@@ -111,13 +111,16 @@ def test_recv_with_no_time_gives_what_is_here_though_the_service_is_at_it(fd: Mo
     with pair(fd) as (client, server):
         server.send("here")
         eventually(lambda: client._inbox)
-        eventually(lambda: client._reader.try_acquire(fd.roles.SERVICE) == fd.roles.FREE)
+        taken = threading.Event()
 
-        def let_go() -> None:
+        def be_at_it() -> None:
+            eventually(lambda: client._reader.try_acquire(fd.roles.SERVICE) == fd.roles.FREE)
+            taken.set()
             time.sleep(0.02)
             client._reader.release()
 
-        with Background(let_go):
+        with Background(be_at_it):
+            assert taken.wait(20)
             assert client.recv(0) == "here"
 
 

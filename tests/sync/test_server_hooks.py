@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import socket
 import threading
 
 import pytest
@@ -73,6 +74,37 @@ def test_process_request_may_accept_by_itself(fd):
         assert client.response.headers["X-Mine"] == "yes"
         client.send("x")
         assert client.recv() == "x"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("call", ["recv", "recv_streaming", "send", "ping", "pong", "close"])
+def test_process_request_calls_what_needs_an_open_connection(fd, call, gone):
+    seen = []
+
+    def process_request(connection, request):
+        if gone:
+            connection.socket.setblocking(True)
+            assert connection.socket.recv(1, socket.MSG_PEEK) == b""
+            connection.socket.setblocking(False)
+        try:
+            if call == "recv_streaming":
+                next(connection.recv_streaming())
+            else:
+                getattr(connection, call)(*(["x"] if call == "send" else []))
+        except BaseException as exc:
+            seen.append(exc)
+        return
+
+    with running(fd, echo, process_request=process_request) as run:
+        if gone:
+            with run.connect() as sock:
+                sock.sendall(request())
+        else:
+            with run.dial() as client:
+                client.send("x")
+                assert client.recv() == "x"
+        eventually(lambda: seen)
+    assert [type(exc) for exc in seen] == [fd.exceptions.InvalidState]
 
 
 def test_process_request_fails(fd, caplog):

@@ -402,3 +402,35 @@ def test_a_signal_handler_needs_the_service_while_it_is_made(
     assert inner is given is service is module._service
     assert not first._thread.is_alive()
     service.stop()
+
+
+@pytest.mark.parametrize("far", [30 * 86400.0, 1e10, float("inf")])
+def test_times_far_away_do_not_end_it(fd: ModuleType, far: float) -> None:
+    with link(fd, ping_interval=far, close_timeout=far), link(fd) as (connection, peer):
+        fd.sync.service.get_service().schedule(connection, time.monotonic() + far)
+        time.sleep(0.05)
+        for number in range(3):
+            peer.send(PING, b"%d" % number)
+            peer.expect(PONG, b"%d" % number)
+    assert fd.sync.service.get_service()._thread.is_alive()
+
+
+@pytest.mark.parametrize("call", ["recv", "wait", "wait_closed", "send"])
+@pytest.mark.parametrize("far", [1e7, 1e10, float("inf")])
+def test_time_limits_far_away(fd: ModuleType, call: str, far: float) -> None:
+    with link(fd, small=True) as (connection, peer):
+        calls = {
+            "recv": lambda: connection.recv(far),
+            "wait": lambda: fd.sync.wait.wait([connection], far),
+            "wait_closed": lambda: connection.wait_closed(far),
+            "send": lambda: connection.send(bytes(100_000), timeout=far),
+        }
+        with Background(calls[call]) as background:
+            time.sleep(0.02)
+            if call == "send":
+                peer.expect(2)
+            elif call == "wait_closed":
+                peer.close()
+            else:
+                peer.send(TEXT, b"x")
+        assert background.result() in ("x", [connection], True, None)

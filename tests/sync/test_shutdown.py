@@ -437,3 +437,84 @@ def test_server_that_was_made_before_a_fork(fd):
         os.kill(children[1], signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(children[1], 0)[1]) == 0
         server.shutdown()
+
+
+def test_connections_are_cut_where_handlers_do_not_return(fd):
+    """`shutdown` was not to close them, and its time is over."""
+    states = []
+
+    def handler(connection):
+        with pytest.raises(fd.exceptions.ConnectionClosedError):
+            connection.recv()
+        states.append(connection.state)
+
+    with running(fd, handler) as run, run.dial() as client:
+        eventually(lambda: run.server.connections)
+        run.server.shutdown(close_connections=False, timeout=0.1)
+        assert client.wait_closed(TIMEOUT)
+        eventually(lambda: states)
+    assert states == [fd.protocol.State.CLOSED]
+
+
+def test_signal_handler_as_serve_forever_ends(fd):
+    """A second SIGTERM: it must not wait for what only the interrupted thread can do."""
+    server = fd.sync.server.serve(echo, "127.0.0.1")
+    ended = []
+
+    class Interrupted(threading.Event):
+        def set(self) -> None:
+            ended.append("handler")
+            server.shutdown()
+            super().set()
+            server.shutdown()
+
+    server._loop_ended = Interrupted()
+    stopping = threading.Timer(0.1, server.shutdown)
+    stopping.start()
+    server.serve_forever()
+    stopping.join(TIMEOUT)
+    assert not stopping.is_alive()
+    assert ended
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_forked_child_shuts_down_what_its_parent_serves(fd):
+    """It gives its copies back; the loop, the connections and the threads are the parent's."""
+    with running(fd, echo) as run, run.dial() as client:
+        client.send("before")
+        assert client.recv() == "before"
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                run.server.shutdown()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        client.send("after")
+        assert client.recv() == "after"
+        with run.dial() as another:
+            another.send("new")
+            assert another.recv() == "new"
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
+def test_socket_file_is_its_makers(fd, tmp_path):
+    """A child that shuts down leaves it to the other processes that serve there."""
+    path = str(tmp_path / "socket")
+    server = fd.sync.server.unix_serve(echo, path)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGTERM, lambda *_: server.shutdown())
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            server.serve_forever()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert os.path.exists(path)
+    server.shutdown()
+    assert not os.path.exists(path)

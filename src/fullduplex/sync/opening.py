@@ -39,6 +39,7 @@ from .dialing import (
     format_address,
     prepare_socket,
 )
+from .pings import check_interval
 from .proxy import Proxy, open_tunnel, parse_proxy, require_socks, system_proxy
 from .queueing import queue_limits
 from .redirects import SOCKET, Target, next_target
@@ -121,6 +122,7 @@ class Opener:
         if subprotocols is not None:
             validate_subprotocols(subprotocols)
         queue_limits(max_queue)
+        check_interval(ping_interval)
         self.sock = sock
         self.path = path
         self.address = address
@@ -405,6 +407,8 @@ def shake_hands(
         try:
             count = stream.recv_into(view, deadline)
         except OSError as exc:
+            if isinstance(exc, TimeoutError) and exc.errno is None:
+                raise  # not the network's: a signal's handler wants this call to end
             lost = lost or exc
         if count > 0:
             protocol.receive_data(view[:count])

@@ -150,13 +150,12 @@ class Server:
             RuntimeError: if a thread does so already.
             OSError: if the listening socket was closed by somebody else.
         """
+        self._after_fork()
         if self._loop_thread is not None:
             raise RuntimeError("another thread is already running serve_forever")
         self._loop_thread = threading.current_thread()
         self._loop_ended.clear()
         try:
-            if self._workers.pid != os.getpid():  # forked meanwhile: the threads are not here
-                self._workers = Workers(self._workers.name)
             if self.closing:
                 return
             self._accept_all()
@@ -266,6 +265,7 @@ class Server:
         if not close_connections and self._workers.in_task():
             raise RuntimeError("a handler cannot wait for all handlers")
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._after_fork()
         if not self.closing:
             self.logger.info("server closing")
         self.closing = True
@@ -284,14 +284,19 @@ class Server:
             return
         self.logger.info("server closed")
 
+    def _after_fork(self) -> None:
+        """In a forked child: threads and connections are the parent's; only the listening sockets are common."""
+        if self._workers.pid == os.getpid():
+            return
+        self._workers = Workers(self._workers.name)
+        self._opening, self._admitted = {}, set()
+        self._admitting = threading.Lock()
+        self._acceptor = self._loop_thread = None
+        self._loop_ended = threading.Event()
+        self._loop_ended.set()
+
     def _stop_accepting(self) -> None:
         acceptor = self._acceptor
-        if self._workers.pid != os.getpid():
-            # Forked, and not serving here: the threads that would have to be waited for are not here.
-            self._workers = Workers(self._workers.name)
-            self._acceptor = self._loop_thread = acceptor = None
-            self._loop_ended = threading.Event()
-            self._loop_ended.set()
         if acceptor is not None:
             acceptor.stop()
         if self._loop_thread is not threading.current_thread():
