@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ._version import __version__
 from .codec import IMPLEMENTATION
-from .exceptions import ConnectionClosed
+from .exceptions import ConnectionClosed, without_password
 from .frames import Close, CloseCode
 from .sync.client import connect
 
@@ -261,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     connection: Connection | None = None
     try:
         connection = open_connection(args.uri, args.insecure)
-        print(f"Connected to {escape(args.uri)}.", flush=True)
+        print(f"Connected to {escape(without_password(args.uri))}.", flush=True)
         (Terminal if Terminal.usable() else Plain)(connection).run()
     except BrokenPipeError:
         # Whoever read our output has left. What is still buffered must not fail again at exit.
@@ -283,5 +283,6 @@ def open_connection(uri: str, insecure: bool) -> Connection:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as exc:
-        print(f"Failed to connect to {escape(uri)}: {escape(str(exc))}.", flush=True)
+        target = escape(without_password(uri))
+        print(f"Failed to connect to {target}: {escape(str(exc))}.", flush=True)
         sys.exit(1)
