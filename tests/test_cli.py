@@ -121,6 +121,7 @@ def test_the_arguments_of_the_process_are_the_default(
     [
         ("ws://127.0.0.1:1", r"Failed to connect to ws://127\.0\.0\.1:1: .*refused.*\.\n"),
         ("http://localhost", r"Failed to connect to http://localhost: .*isn't a valid URI.*\.\n"),
+        ("http://u:pw@localhost", r"Failed to connect to http://u:\*\*\*@localhost: (?!.*pw).*\n"),
         ("ws://\x1b[31m", r"Failed to connect to ws://\\x1b\[31m: .*\.\n"),
     ],
 )
@@ -202,6 +203,12 @@ def test_messages_go_out_and_come_back(fd: ModuleType, session: Any) -> None:
     assert re.findall("^< .*$|(?<=> )< .*$", output, re.MULTILINE) == ["< one", "< hé", "< "]
     assert output.endswith("Connection closed: 1000 (OK).\n")
     assert output.count("> ") == 4
+
+
+def test_passwords_are_not_shown(fd: ModuleType, session: Any) -> None:
+    with running(fd, echo) as run:
+        output = session(uri_of(run).replace("://", "://user:secret@"), lines=[])
+    assert output.startswith(f"Connected to ws://user:***@127.0.0.1:{run.address[1]}.\n")
 
 
 def test_binary_messages_are_shown_as_hex(fd: ModuleType, session: Any) -> None:

@@ -274,3 +274,55 @@ def test_payload_too_big_learns_what_came_before(fd):
 )
 def test_attributes(fd, name, args, attributes):
     assert vars(getattr(fd.exceptions, name)(*args)) == attributes
+
+
+# (as it was given, as it is shown)
+PASSWORDS = [
+    ("ws://user:secret@host/path", "ws://user:***@host/path"),
+    ("ws://user:sec:ret@host", "ws://user:***@host"),
+    ("ws://user:s@cret@host", "ws://user:***@host"),
+    ("ws://:secret@host", "ws://:***@host"),
+    ("ws://user:@host", "ws://user:***@host"),
+    ("ws://user:secret@host?a=b@c", "ws://user:***@host?a=b@c"),
+    ("ws://user:secret@[::1]:80/", "ws://user:***@[::1]:80/"),
+    ("ws://user:sec ret@host\n", "ws://user:***@host\n"),
+    # what cannot be parsed
+    ("ws://user:secret@", "ws://user:***@"),
+    ("ws://user:[secret@host", "ws://user:***@host"),
+    ("ws://user:s#cret@host/#x", "ws://user:***@host/#x"),
+    ("ws://user:12#secret@host", "ws://user:***@host"),
+    ("ws://us#er:secret@host", "ws://us#er:***@host"),
+    ("ws://user:s/cret@host/", "ws://user:***@host/"),
+    ("ws://user:s?cret@host/", "ws://user:***@host/"),
+    ("user:secret@host:80", "user:***@host:80"),
+    ("user:sec://ret@host", "user:***@host"),
+    ("ws:/user:secret@host", "ws:***@host"),
+    (" ws://user:secret@host", " ws:***@host"),
+    ("ws://http://user:secret@host", "ws://http://user:***@host"),
+    # nothing to hide
+    ("", ""),
+    ("localhost", "localhost"),
+    ("@", "@"),
+    ("ws://user@host", "ws://user@host"),
+    ("ws://host:80/a:b@c", "ws://host:80/a:b@c"),
+    ("ws://host/a:b@c", "ws://host/a:b@c"),
+    ("ws://host:/?a:b@c", "ws://host:/?a:b@c"),
+    ("ws://[::1]/a:b@c", "ws://[::1]/a:b@c"),
+    ("ws://[::1]:80/a:b@c", "ws://[::1]:80/a:b@c"),
+    ("ws://host:port/", "ws://host:port/"),
+    ("ws://host#a@b", "ws://host#a@b"),
+]
+
+
+@pytest.mark.parametrize(("uri", "shown"), PASSWORDS)
+@pytest.mark.parametrize(
+    ("name", "attribute", "text"),
+    [("InvalidURI", "uri", "a valid URI"), ("InvalidProxy", "proxy", "a valid proxy")],
+)
+def test_passwords_are_not_shown(fd, name, attribute, text, uri, shown):
+    exc = getattr(fd.exceptions, name)(uri, "bad")
+    assert str(exc) == f"{shown} isn't {text}: bad"
+    assert repr(exc) == f"{name}({shown!r}, 'bad')"
+    for again in (exc, copy.copy(exc), pickle.loads(pickle.dumps(exc))):
+        assert getattr(again, attribute) == uri
+        assert again.args == (uri, "bad")

@@ -263,6 +263,16 @@ def test_extension_that_leaves_reserved_bits(fd: ModuleType) -> None:
     assert sent_frames(protocol) == [(0x88, b"\x03\xeareserved bits must be 0")]
 
 
+@pytest.mark.parametrize("first", [0xC0, 0xC8, 0xC9, 0xCA])
+def test_r5_header_alone_decides_on_rsv1(fd: ModuleType, first: int) -> None:
+    """With permessage-deflate: no byte of the payload has come."""
+    protocol = with_extensions(fd, deflate(fd))
+    if first == 0xC0:
+        protocol.receive_data(frame(TEXT, b"a", fin=False))
+    protocol.receive_data(bytes([first, 100]))
+    assert sent_frames(protocol) == [(0x88, b"\x03\xeareserved bits must be 0")]
+
+
 def test_extension_with_an_error_of_its_own(fd: ModuleType) -> None:
     class Broken(Reverse):
         def decode(self, frame: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -220,6 +222,36 @@ def test_user_info(fd, username, password, user_info):
 
 def test_repr_does_not_show_the_password(fd):
     assert "secret" not in repr(fd.uri.parse_uri("ws://user:secret@localhost/"))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "ftp://user:secret@localhost/",
+        "ws://user:secret@localhost/#",
+        "ws://user:sec#ret@localhost/",
+        "ws://user:secret/word@localhost/",
+        "ws://user:[secret]@localhost/",
+        "ws://user:secret@[::1/",
+        "ws://user:secret@localhost:http/",
+        "ws://user:secret@a\u2100b/",
+        "ws://user:secret@\ud800/",
+        "ws://user:secret%ff@localhost/",
+        "ws://user:secret@localhost/ ",
+    ],
+)
+def test_errors_do_not_show_the_password(fd, uri):
+    """Not in what led to them either, which a traceback shows too."""
+    cases = (
+        (fd.uri.parse_uri, fd.exceptions.InvalidURI, uri),
+        (fd.sync.proxy.parse_proxy, fd.exceptions.InvalidProxy, uri.replace("ws:", "http:")),
+    )
+    for parse, kind, text in cases:
+        with pytest.raises(kind) as raised:
+            parse(text)
+        shown = "".join(traceback.format_exception(raised.value))
+        assert "sec" not in shown
+        assert "user:***" in shown
 
 
 def test_not_a_string(fd):

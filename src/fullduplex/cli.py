@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ._version import __version__
 from .codec import IMPLEMENTATION
-from .exceptions import ConnectionClosed
+from .exceptions import ConnectionClosed, without_password
 from .frames import Close, CloseCode
 from .sync.client import connect
 
@@ -106,7 +106,7 @@ class Plain:
         try:
             while True:
                 self._write(PROMPT)
-                line = sys.stdin.readline()
+                line = sys.stdin.readline() if sys.stdin is not None else ""
                 if not line:
                     break
                 self.connection.send(clean_line(line))
@@ -126,8 +126,9 @@ class Plain:
 
     def _write(self, text: str) -> None:
         with self._output:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.write(text)
+                sys.stdout.flush()
 
 
 class Terminal:
@@ -191,6 +192,17 @@ class Terminal:
             self.session.app.exit(exception=EOFError())
 
 
+def accept_all_characters() -> None:
+    """Make the standard streams take what their encoding has no place for, instead of failing.
+
+    `clean_line` sees to what comes in; what goes out is written as escapes.
+    """
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        # A stream may be missing, be somebody's own, or have been read from already.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+
+
 def is_terminal(stream: Any) -> bool:
     """Tell whether a standard stream is a terminal; some are no streams, or closed."""
     try:
@@ -245,13 +257,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.uri is None:
         parser.print_usage(sys.stdout)
         sys.exit(2)
-    connection = open_connection(args.uri, args.insecure)
-    print(f"Connected to {escape(args.uri)}.", flush=True)
+    accept_all_characters()
+    connection: Connection | None = None
     try:
+        connection = open_connection(args.uri, args.insecure)
+        print(f"Connected to {escape(without_password(args.uri))}.", flush=True)
         (Terminal if Terminal.usable() else Plain)(connection).run()
     except BrokenPipeError:
         # Whoever read our output has left. What is still buffered must not fail again at exit.
-        connection.close()
+        if connection is not None:
+            connection.close()
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
@@ -268,5 +283,6 @@ def open_connection(uri: str, insecure: bool) -> Connection:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as exc:
-        print(f"Failed to connect to {escape(uri)}: {escape(str(exc))}.")
+        target = escape(without_password(uri))
+        print(f"Failed to connect to {target}: {escape(str(exc))}.", flush=True)
         sys.exit(1)

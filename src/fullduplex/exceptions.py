@@ -47,6 +47,7 @@ All exceptions can be pickled and copied, and may be used from any thread.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -88,6 +89,32 @@ __all__ = [
     "TooManyHeaders",
     "WebSocketException",
 ]
+
+# RFC 3986 §3.1; some write it twice
+_SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*://)*")
+
+# RFC 3986 §3.2: what may stand for host and port, once there are no credentials before them
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]*)?")
+
+
+def without_password(uri: str) -> str:
+    """Give a URI for people to read: ``***`` stands for the password.
+
+    It may be no URI at all: often that is because of a character in the password which should have
+    been encoded. In doubt more is hidden.
+    """
+    begin = _SCHEME.match(uri).end()  # type: ignore[union-attr]  # it matches nothing, too
+    rest = uri[begin:]
+    authority = re.split("[/?#]", rest, maxsplit=1)[0] if begin else rest
+    end = authority.rfind("@")
+    if end < 0:
+        # A password with "/" or "?" in it ends the authority in its midst; "#" is never allowed.
+        if _HOST_AND_PORT.fullmatch(authority) and not rest.startswith("#", len(authority)):
+            return uri
+        end = rest.rfind("@")
+    start = rest.find(":", 0, max(end, 0))
+    return uri if start < 0 else f"{uri[:begin]}{rest[:start]}:***{rest[end:]}"
+
 
 # Constructors hand all their arguments to Exception.__init__: pickle and copy rebuild an exception
 # by calling its class with `args`, also when it was raised with keyword arguments.
@@ -142,7 +169,7 @@ class InvalidURI(WebSocketException):
     """A URI is not a WebSocket URI (RFC 6455 §3).
 
     Attributes:
-        uri: The URI as it was given.
+        uri: The URI as it was given. ``str()`` and ``repr()`` of the exception hide a password in it.
         msg: What is wrong with it.
     """
 
@@ -152,14 +179,17 @@ class InvalidURI(WebSocketException):
         self.msg = msg
 
     def __str__(self) -> str:
-        return f"{self.uri} isn't a valid URI: {self.msg}"
+        return f"{without_password(self.uri)} isn't a valid URI: {self.msg}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({without_password(self.uri)!r}, {self.msg!r})"
 
 
 class InvalidProxy(WebSocketException):
     """The URL of a proxy cannot be used.
 
     Attributes:
-        proxy: The URL as it was given.
+        proxy: The URL as it was given. ``str()`` and ``repr()`` of the exception hide a password in it.
         msg: What is wrong with it.
     """
 
@@ -169,7 +199,10 @@ class InvalidProxy(WebSocketException):
         self.msg = msg
 
     def __str__(self) -> str:
-        return f"{self.proxy} isn't a valid proxy: {self.msg}"
+        return f"{without_password(self.proxy)} isn't a valid proxy: {self.msg}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({without_password(self.proxy)!r}, {self.msg!r})"
 
 
 class InvalidHandshake(WebSocketException):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from .exceptions import InvalidURI
+from .exceptions import InvalidProxy, InvalidURI
 
 __all__ = ["WebSocketURI", "parse_uri"]
 
@@ -69,6 +69,9 @@ class WebSocketURI:
         return self.username, self.password
 
 
+_Invalid: TypeAlias = type[InvalidURI] | type[InvalidProxy]
+"""What is raised: the URLs of proxies follow the same rules"""
+
 _Parts: TypeAlias = tuple[bool, str, int, str, str, str | None, str | None]
 """The fields of a :class:`WebSocketURI`"""
 
@@ -92,24 +95,16 @@ def parse_uri(uri: str) -> WebSocketURI:
 
 
 def _parse_parts(uri: str) -> _Parts:
-    if _FORBIDDEN.search(uri):
-        raise InvalidURI(uri, "spaces and control characters aren't allowed")
     if "#" in uri:  # RFC 6455 §3, also when the fragment is empty
         raise InvalidURI(uri, "fragment identifier is meaningless")
-    try:
-        parts = urlsplit(uri)
-        port = parts.port
-    except ValueError as exc:
-        raise InvalidURI(uri, str(exc)) from exc
+    parts, port = split(uri, InvalidURI)
     if parts.scheme not in ("ws", "wss"):
         raise InvalidURI(uri, "scheme isn't ws or wss")
     secure = parts.scheme == "wss"
     if port is None:
         port = 443 if secure else 80
-    elif port == 0:
-        raise InvalidURI(uri, "port 0 cannot be connected to")
-    host = _parse_host(uri, parts)
-    username, password = _parse_credentials(uri, parts)
+    host = parse_host(uri, parts, InvalidURI)
+    username, password = parse_credentials(uri, parts, InvalidURI)
     try:
         path, query = quote(parts.path, safe=_ASCII), quote(parts.query, safe=_ASCII)
     except UnicodeEncodeError as exc:  # half of a surrogate pair
@@ -121,32 +116,52 @@ def _parse_parts(uri: str) -> _Parts:
 _parse_remembered = functools.lru_cache(maxsize=16)(_parse_parts)
 
 
-def _parse_host(uri: str, parts: SplitResult) -> str:
-    """Return the host in the form in which it is resolved and sent."""
+def split(uri: str, invalid: _Invalid) -> tuple[SplitResult, int | None]:
+    """Return the parts of a URI and its port; raises `invalid` if they cannot be told.
+
+    What urlsplit() says of an error may quote the password, so nobody gets to see it.
+    """
+    if _FORBIDDEN.search(uri):
+        raise invalid(uri, "spaces and control characters aren't allowed")
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise invalid(uri, "hostname isn't valid as a name or as an IPv6 address") from None
+    try:
+        port = parts.port
+    except ValueError:
+        raise invalid(uri, "port isn't a number from 1 to 65535") from None
+    if port == 0:
+        raise invalid(uri, "port 0 cannot be connected to")
+    return parts, port
+
+
+def parse_host(uri: str, parts: SplitResult, invalid: _Invalid) -> str:
+    """Return the host in the form in which it is resolved and sent; raises `invalid`."""
     host = parts.hostname
     if not host:
-        raise InvalidURI(uri, "hostname isn't provided")
+        raise invalid(uri, "hostname isn't provided")
     location = parts.netloc.rpartition("@")[2]
     if location.startswith("["):
         # not every Python looks at what follows the bracket
         if location.partition("]")[2][:1] not in ("", ":"):
-            raise InvalidURI(uri, "hostname contains invalid characters")
-        return _parse_ipv6_address(uri, host)
+            raise invalid(uri, "hostname contains invalid characters")
+        return _parse_ipv6_address(uri, host, invalid)
     if not host.isascii():
         try:
             host = host.encode("idna").decode().lower()
         except UnicodeError as exc:
-            raise InvalidURI(uri, "hostname isn't a valid international name") from exc
+            raise invalid(uri, "hostname isn't a valid international name") from exc
     if _HOST.fullmatch(host) is None:
-        raise InvalidURI(uri, "hostname contains invalid characters")
+        raise invalid(uri, "hostname contains invalid characters")
     # RFC 1035 §2.3.4. The resolver would report these as a UnicodeError.
     labels = host.removesuffix(".").split(".")
     if sum(map(len, labels)) + len(labels) > 254 or not all(0 < len(x) <= 63 for x in labels):
-        raise InvalidURI(uri, "hostname has an empty or an overlong part")
+        raise invalid(uri, "hostname has an empty or an overlong part")
     return host
 
 
-def _parse_ipv6_address(uri: str, host: str) -> str:
+def _parse_ipv6_address(uri: str, host: str, invalid: _Invalid) -> str:
     """Check what stands between brackets; a zone loses its encoding (RFC 6874 §2)."""
     import ipaddress  # only for the rare URI that needs it
 
@@ -156,25 +171,27 @@ def _parse_ipv6_address(uri: str, host: str) -> str:
     try:
         ipaddress.IPv6Address(address)
     except ValueError as exc:
-        raise InvalidURI(uri, "hostname isn't a valid IPv6 address") from exc
+        raise invalid(uri, "hostname isn't a valid IPv6 address") from exc
     if percent and _ZONE.fullmatch(zone) is None:
-        raise InvalidURI(uri, "zone of the IPv6 address isn't valid")
+        raise invalid(uri, "zone of the IPv6 address isn't valid")
     return address + percent + zone
 
 
-def _parse_credentials(uri: str, parts: SplitResult) -> tuple[str | None, str | None]:
-    """Return username and password, decoded, or None twice."""
+def parse_credentials(
+    uri: str, parts: SplitResult, invalid: _Invalid
+) -> tuple[str | None, str | None]:
+    """Return username and password, decoded, or None twice; raises `invalid`."""
     if parts.username is None:
         return None, None
     if parts.password is None:
-        raise InvalidURI(uri, "username provided without password")
+        raise invalid(uri, "username provided without password")
     try:
         username = unquote(parts.username, errors="strict")
         password = unquote(parts.password, errors="strict")
     except UnicodeDecodeError as exc:
-        raise InvalidURI(uri, "username or password isn't valid UTF-8") from exc
+        raise invalid(uri, "username or password isn't valid UTF-8") from exc
     if ":" in username:  # RFC 7617 §2: the password would begin there
-        raise InvalidURI(uri, "username contains a colon")
+        raise invalid(uri, "username contains a colon")
     if _CONTROL.search(username) or _CONTROL.search(password):
-        raise InvalidURI(uri, "username or password contains a control character")
+        raise invalid(uri, "username or password contains a control character")
     return username, password

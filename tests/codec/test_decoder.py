@@ -217,6 +217,26 @@ def test_r5_header_alone_decides(fd: ModuleType, mode: str) -> None:
         assert error_of(fd, decoder, mode) == ("ProtocolError", text)
 
 
+@pytest.mark.parametrize("allowed", [4, 7])
+@pytest.mark.parametrize("opcode", [CONT, TEXT, BINARY, CLOSE, PING, PONG])
+def test_r5_header_alone_decides_where_reserved_bits_may_be(
+    fd: ModuleType, opcode: int, allowed: int
+) -> None:
+    """RSV1 marks messages, by their first frame (RFC 7692 §6); all three bits are left to extensions."""
+    decoder = fd.codec.Decoder(masked=True)
+    decoder.rsv_allowed = allowed
+    before = frame(BINARY, fin=False, rsv=4, key=KEY) if opcode == CONT else b""
+    decoder.feed(before + bytes([0xC0 | opcode, 0x80 | 5]))
+    if before:
+        assert decoder.pull_frame() == b""
+    if allowed == 7 or opcode in (TEXT, BINARY):
+        assert decoder.pull_frame() is None
+        decoder.feed(bytes(4) + b"hello")
+        assert (decoder.pull_frame(), decoder.rsv) == (b"hello", 4)
+    else:
+        assert error_of(fd, decoder, "pull_frame") == ("ProtocolError", "reserved bits must be 0")
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("opcode", [TEXT, BINARY])
 def test_new_message_within_a_message(fd: ModuleType, mode: str, opcode: int) -> None:

@@ -181,10 +181,16 @@ def test_r9_a_stream_ends_in_the_last_stored_block(fd, backend):
         assert receiver.decode(frame(fd, TEXT, payload, rsv1=True)).data == b"Hello"
 
 
+EMPTY = b"\x03\x00"
+"""A whole stream of nothing"""
+LONG = b"\x00\x00\x00\xff\xff" * 102 + EMPTY
+"""The same, as long as a stream may be whatever their number: 512 bytes"""
+
+
 def test_r9_many_streams_in_one_message(fd, backend):
     """R3: no object is kept for each; R1: nor does their number get around the limit."""
     final = zlib.compressobj(wbits=-15)
-    final = final.compress(b"a") + final.flush(zlib.Z_FINISH)
+    final = LONG[:-2] + final.compress(b"a") + final.flush(zlib.Z_FINISH)
     count = 10_000
     received = frame(fd, BINARY, final * count + b"\x00", rsv1=True)
     decoded = []
@@ -214,10 +220,75 @@ def test_r9_many_streams_are_not_copied_again_and_again(fd, stdlib, monkeypatch)
 
     make = stdlib.decompressor
     monkeypatch.setattr(stdlib, "decompressor", lambda wbits: Counting(make(wbits)))
-    count = 5000
-    payload = b"\x03\x00" * count + b"\x00"
+    count = 2000
+    payload = LONG * count + b"\x00"
     assert extension(fd).decode(frame(fd, BINARY, payload, rsv1=True)).data == b""
     assert len(payload) <= fed <= 1024 * count + 16 * 1024
+
+
+def fragments(fd, parts):
+    """Return the frames of a compressed message."""
+    last = len(parts) - 1
+    return [
+        frame(fd, CONT if index else BINARY, part, index == last, not index)
+        for index, part in enumerate(parts)
+    ]
+
+
+@pytest.mark.parametrize("no_context_takeover", [False, True])
+@pytest.mark.parametrize("stream", [EMPTY, b"\x01\x00\x00\xff\xff"])
+@pytest.mark.parametrize("size", [100, 10_000, 1_000_000])
+@pytest.mark.parametrize("cut", [None, 2, 1000, 20_000])
+def test_r9_a_flood_of_streams_is_refused_early(
+    fd, backend, monkeypatch, no_context_takeover, stream, size, cut
+):
+    """Streams that end give no output that max_size could limit, and each takes a decompressor."""
+    made = 0
+    make = backend.decompressor
+
+    def count(wbits):
+        nonlocal made
+        made += 1
+        return make(wbits)
+
+    monkeypatch.setattr(backend, "decompressor", count)
+    payload = stream * (size // len(stream))
+    cut = cut or size
+    parts = [payload[start : start + cut] for start in range(0, len(payload), cut)]
+    receiver = extension(fd, no_context_takeover, False, 15, 15)
+    with pytest.raises(fd.exceptions.ProtocolError, match="too many DEFLATE streams in a message"):
+        for part in fragments(fd, parts):
+            receiver.decode(part, max_size=MIB)
+    assert made <= 17 + size // 512
+
+
+@pytest.mark.parametrize("no_context_takeover", [False, True])
+@pytest.mark.parametrize("cut", [1, 2, 7, 10_000])
+def test_r9_streams_that_may_end(fd, backend, no_context_takeover, cut):
+    """§7.2.3.4 allows them: 16 in any message, then one for 512 bytes; each message begins anew."""
+    receiver = extension(fd, no_context_takeover, False, 15, 15)
+    for filler in (b"", LONG, LONG * 5, b""):
+        payload = filler + EMPTY * 16
+        parts = [payload[start : start + cut] for start in range(0, len(payload), cut)]
+        # the last frame may be empty, and begins no stream then
+        for message in (parts, [*parts, b""]):
+            for part in fragments(fd, message):
+                assert receiver.decode(part, max_size=0).data == b""
+    with pytest.raises(fd.exceptions.ProtocolError, match="too many DEFLATE streams"):
+        receiver.decode(frame(fd, TEXT, LONG + EMPTY * 17, rsv1=True))
+
+
+def test_r9_streams_with_content(fd, backend):
+    """A sender that ends a stream with every write of some length."""
+    words_ = [words(150, seed) for seed in range(40)]
+    payload = b"".join(deflated_stream(data) for data in words_)
+    received = frame(fd, BINARY, payload, rsv1=True)
+    assert extension(fd).decode(received, max_size=MIB).data == b"".join(words_)
+
+
+def deflated_stream(data):
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(data) + compressor.flush(zlib.Z_FINISH)
 
 
 # Properties

@@ -41,6 +41,8 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://a:b@proxy", ("http", "proxy", 80, "a", "b")),
         ("http://%C3%A4:b%3Ac@proxy", ("http", "proxy", 80, "ä", "b:c")),
         ("http://a:@proxy", ("http", "proxy", 80, "a", "")),
+        ("socks5://[fe80::1%25eth0]:1080", ("socks5", "fe80::1%eth0", 1080)),
+        ("socks5://[fe80::1%eth0]:1080", ("socks5", "fe80::1%eth0", 1080)),
     ],
 )
 def test_urls(fd: ModuleType, url: str, expected: tuple[Any, ...]) -> None:
@@ -55,7 +57,7 @@ def test_urls(fd: ModuleType, url: str, expected: tuple[Any, ...]) -> None:
         ("", "scheme  isn't supported"),
         ("http://", "hostname isn't provided"),
         ("http://:80", "hostname isn't provided"),
-        ("http://proxy:x", "Port"),
+        ("http://proxy:x", "port isn't a number"),
         ("http://proxy:0", "port 0"),
         ("http://[::1", "IPv6"),
         ("http://proxy/path", "path is meaningless"),
@@ -66,6 +68,14 @@ def test_urls(fd: ModuleType, url: str, expected: tuple[Any, ...]) -> None:
         ("http://a%3Ab:x@proxy", "colon"),
         ("http://proxy\r\nX: y", "control characters"),
         (f"http://{'ä' * 70}", "international name"),
+        # as in URIs
+        ("http://a%0D%0AX:b@proxy", "control character"),
+        ("http://a:b%00@proxy", "control character"),
+        ("socks5://a:b%7F@proxy", "control character"),
+        ("http://[fe80::1%25a%2fb]", "IPv6 address"),
+        ("http://[v1.x]", "IPv6 address"),
+        ("http://a|b", "invalid characters"),
+        ("http://a..b", "empty or an overlong part"),
     ],
 )
 def test_bad_urls(fd: ModuleType, url: str, message: str) -> None:

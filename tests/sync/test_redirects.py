@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -102,6 +103,16 @@ def test_r14_the_target_of_a_redirect_is_checked(fd: ModuleType, location: str) 
     uri = fd.uri.parse_uri("ws://a.example/")
     with pytest.raises(fd.exceptions.InvalidURI):
         fd.sync.redirects.follow(uri, location)
+
+
+@pytest.mark.parametrize(
+    "location", ["ws://user:secret@b.example/", "ws://user:secret@[::1/", "/ ://user:secret@b"]
+)
+def test_errors_do_not_show_the_password(fd: ModuleType, location: str) -> None:
+    uri = fd.uri.parse_uri("wss://a.example/")
+    with pytest.raises(fd.exceptions.WebSocketException) as raised:
+        fd.sync.redirects.follow(uri, location)
+    assert "secret" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_r14_a_bad_target_over_the_wire(fd: ModuleType) -> None:

@@ -47,6 +47,7 @@ cdef enum:
     MAX_READ = 1048576       # at the end of each read an acknowledgement goes out: fewer are cheaper
     PIECE = 65536            # unmasked and checked at once, while it is in the cache
     COMPRESSED_SLACK = 1024  # how much longer than its limit a compressed frame may be, beside an eighth
+    ANY_RSV = 7
 
 
 cdef class Decoder:
@@ -370,8 +371,10 @@ cdef class Decoder:
         return 1
 
     cdef int _check_first(self, int opcode, bint fin, int rsv, size_t size, bint masked) except -1:
-        if rsv & ~self.rsv_allowed:
-            raise ProtocolError("reserved bits must be 0")
+        if rsv:
+            # RFC 7692 section 6: RSV1 belongs to the first frame of a message.
+            if rsv & ~self.rsv_allowed or (self.rsv_allowed != ANY_RSV and not CONT < opcode < CLOSE):
+                raise ProtocolError("reserved bits must be 0")
         if opcode > PONG or BINARY < opcode < CLOSE:
             raise ProtocolError(f"invalid opcode: {opcode:#04x}")
         if masked != self.masked:

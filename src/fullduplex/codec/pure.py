@@ -43,6 +43,7 @@ MAX_BOUNDS = 1024
 """Fragments of a message whose borders are kept for streaming; those after them are joined."""
 COMPRESSED_SLACK = 1024
 """How much longer than its limit a compressed frame may be, beside an eighth of the limit."""
+ANY_RSV = 7
 KEY_BLOCK = 256
 """Bytes of masking keys drawn at once."""
 
@@ -204,7 +205,7 @@ class Decoder:
             opcode of the message, `pull_frame` that of the frame.
         fin: whether the last pull ended a message.
         rsv: reserved bits of the last frame (RSV1 is 4, RSV2 2, RSV3 1).
-        rsv_allowed: the reserved bits that an extension gives a meaning to.
+        rsv_allowed: reserved bits that an extension uses on the first frame of a message; if all (7), on any.
         frames: how many frames the message that the last pull ended had.
         bounds: the offsets at which the fragments of that message end, or None.
         message_size: bytes of the current message so far; with `pull_frame` its owner keeps it true.
@@ -242,11 +243,8 @@ class Decoder:
         self._message_frames = 0
         self._in_frame = False
         self._streaming = False
-        self._header: tuple[int, bool, int] = (
-            0,
-            True,
-            0,
-        )  # opcode, fin, rsv of the frame under way
+        # opcode, fin, rsv of the frame under way
+        self._header: tuple[int, bool, int] = (0, True, 0)
         self._remaining = 0
         self._key = b""
         self._phase = 0
@@ -403,7 +401,9 @@ class Decoder:
         size = data[1] & 0x7F
         masked = bool(data[1] & 0x80)
         # 1. what the first two bytes alone decide
-        if rsv & ~self.rsv_allowed:
+        # RFC 7692 §6: RSV1 belongs to the first frame of a message. What other extensions do is theirs to check.
+        anywhere = self.rsv_allowed == ANY_RSV
+        if rsv & ~(self.rsv_allowed if anywhere or CONT < opcode < CLOSE else 0):
             raise ProtocolError("reserved bits must be 0")
         if opcode not in OPCODES:
             raise ProtocolError(f"invalid opcode: {opcode:#04x}")

@@ -20,6 +20,11 @@ _BITE: Final = 16 * 1024
 _PIECE: Final = 64 * 1024
 # Each end of a stream copies the rest of its bite, so a flood of streams gets small ones.
 _SMALL_BITE: Final = 1024
+# What follows the end of a stream needs a decompressor of its own, which takes as long as inflating
+# a kilobyte; so bytes that give no output, and meet no limit, would cost a thousand times what
+# others do. No honest sender ends a stream every few bytes.
+_STREAM_PRICE: Final = 512
+_FREE_STREAMS: Final = 16
 
 
 class Inflater:
@@ -28,17 +33,22 @@ class Inflater:
     The decompressor is made when it is first needed, and kept from then on only with context
     takeover.
 
+    In each message 16 streams may end, and one more for every 512 bytes of its payload, over all of
+    its frames.
+
     Args:
         wbits: Base-2 logarithm of the peer's window, 8 to 15.
         no_context_takeover: Whether the peer starts each message with an empty window.
     """
 
-    __slots__ = ("_decompressor", "_no_context_takeover", "_wbits")
+    __slots__ = ("_credit", "_decompressor", "_no_context_takeover", "_wbits")
 
     def __init__(self, wbits: int, no_context_takeover: bool) -> None:
         self._wbits = wbits
         self._no_context_takeover = no_context_takeover
         self._decompressor: _zlib.Decompressor | None = None
+        # Bytes that the streams which end in the rest of this message may cost.
+        self._credit = _FREE_STREAMS * _STREAM_PRICE
 
     def inflate(self, data: BytesLike, fin: bool, max_size: int | None) -> bytes:
         """Inflate the payload of a frame.
@@ -51,13 +61,16 @@ class Inflater:
         Raises:
             PayloadTooBig: If the result would be larger. Inflating has stopped then, having used no
                 more memory than `max_size` and a constant.
-            ProtocolError: If the data is damaged.
+            ProtocolError: If the data is damaged, or too many streams end in the message.
         """
         size = size_of(data)
+        self._credit += size
         decompressor = self._decompressor
         if decompressor is None:
-            if not size:
-                return b""  # the fragment before ended the stream: as for `_inflate_on`
+            if not size:  # the fragment before ended the stream: as for `_inflate_on`
+                if fin:
+                    self._credit = _FREE_STREAMS * _STREAM_PRICE
+                return b""
             decompressor = self._new_stream()
         try:
             if size <= _BITE:
@@ -76,8 +89,10 @@ class Inflater:
                 output = out.getvalue()
         except _zlib.BACKEND.error as exc:
             raise ProtocolError("decompression failed") from exc
-        if fin and self._no_context_takeover:
-            self._decompressor = None
+        if fin:
+            self._credit = _FREE_STREAMS * _STREAM_PRICE
+            if self._no_context_takeover:
+                self._decompressor = None
         return output
 
     def _go_on(
@@ -108,6 +123,9 @@ class Inflater:
         step = _BITE
         while True:
             if decompressor.eof:
+                self._credit -= _STREAM_PRICE
+                if self._credit < 0:
+                    raise ProtocolError("too many DEFLATE streams in a message")
                 if position == end:
                     self._decompressor = None
                     return True

@@ -15,7 +15,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..datastructures import Headers
 from ..exceptions import (
@@ -29,6 +28,7 @@ from ..headers import build_authorization_basic, build_host
 from ..http11 import Request
 from ..http11_parser import ResponseParser
 from ..stream import NOTHING
+from ..uri import parse_credentials, parse_host, split
 from .dialing import Cancel, look_up
 
 if TYPE_CHECKING:
@@ -85,13 +85,7 @@ def parse_proxy(url: str) -> Proxy:
         InvalidProxy: if the scheme is not one of ours; if host, port or credentials are not valid;
             if there is a path, a query or a fragment.
     """
-    if any(char <= " " or char == "\x7f" for char in url):
-        raise InvalidProxy(url, "spaces and control characters aren't allowed")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as exc:
-        raise InvalidProxy(url, str(exc)) from exc
+    parts, port = split(url, InvalidProxy)
     if parts.scheme not in HTTP_SCHEMES | SOCKS_SCHEMES:
         raise InvalidProxy(url, f"scheme {parts.scheme} isn't supported")
     if parts.path not in ("", "/"):
@@ -100,40 +94,11 @@ def parse_proxy(url: str) -> Proxy:
         raise InvalidProxy(url, "query is meaningless")
     if "#" in url:
         raise InvalidProxy(url, "fragment identifier is meaningless")
-    host = _parse_host(url, parts)
+    host = parse_host(url, parts, InvalidProxy)
     if port is None:
         port = 443 if parts.scheme == "https" else 80
-    elif port == 0:
-        raise InvalidProxy(url, "port 0 cannot be connected to")
-    username, password = _parse_credentials(url, parts)
+    username, password = parse_credentials(url, parts, InvalidProxy)
     return Proxy(parts.scheme, host, port, username, password)
-
-
-def _parse_host(url: str, parts: SplitResult) -> str:
-    host = parts.hostname
-    if not host:
-        raise InvalidProxy(url, "hostname isn't provided")
-    if not host.isascii():
-        try:
-            return host.encode("idna").decode().lower()
-        except UnicodeError as exc:
-            raise InvalidProxy(url, "hostname isn't a valid international name") from exc
-    return host
-
-
-def _parse_credentials(url: str, parts: SplitResult) -> tuple[str | None, str | None]:
-    if parts.username is None:
-        return None, None
-    if parts.password is None:
-        raise InvalidProxy(url, "username provided without password")
-    try:
-        username = unquote(parts.username, errors="strict")
-        password = unquote(parts.password, errors="strict")
-    except UnicodeDecodeError as exc:
-        raise InvalidProxy(url, "username or password isn't valid UTF-8") from exc
-    if ":" in username:
-        raise InvalidProxy(url, "username contains a colon")
-    return username, password
 
 
 # The system's settings

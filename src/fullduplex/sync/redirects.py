@@ -19,7 +19,7 @@ from urllib.parse import urldefrag, urljoin
 
 from ..auth import DigestAuth
 from ..datastructures import Headers
-from ..exceptions import InvalidURI, SecurityError
+from ..exceptions import InvalidURI, SecurityError, without_password
 from ..headers import build_host
 from ..http11_parser import read_limit
 from ..uri import parse_uri
@@ -152,8 +152,8 @@ def follow(uri: WebSocketURI, location: str) -> WebSocketURI:
     base = f"{scheme}://{build_host(uri.host, uri.port, uri.secure)}{uri.resource_name}"
     try:
         target = urldefrag(urljoin(base, location)).url
-    except ValueError as exc:
-        raise InvalidURI(location, str(exc)) from exc
+    except ValueError:  # it may quote the password
+        raise InvalidURI(location, "host isn't valid") from None
     for general, ours in (("http://", "ws://"), ("https://", "wss://")):
         if target[: len(general)].lower() == general:
             target = ours + target[len(general) :]
@@ -162,7 +162,9 @@ def follow(uri: WebSocketURI, location: str) -> WebSocketURI:
         raise InvalidURI(location, "spaces and control characters aren't allowed")
     new = parse_uri(target)
     if uri.secure and not new.secure:
-        raise SecurityError(f"cannot follow a redirect from wss:// to the insecure {target}")
+        raise SecurityError(
+            f"cannot follow a redirect from wss:// to the insecure {without_password(target)}"
+        )
     if same_origin(uri, new) and new.username is None:
         new.username, new.password = uri.username, uri.password
     return new
