@@ -209,8 +209,8 @@ class reconnect(Reconnecting):
     Args:
         uri: as for `connect`.
         process_exception: called with what went wrong; returns None to try again, or the exception
-            to raise. By default errors of the network, time-outs, and the HTTP statuses 500, 502,
-            503 and 504 may pass.
+            to raise. By default errors of the network, time-outs, the HTTP statuses 500, 502, 503
+            and 504, and a SOCKS proxy's failures to reach the server may pass.
         reconnect_delays: called at the first failure after a success; returns the delays in
             seconds. By default they are random, within bounds that grow; `reconnecting` says which.
             Where they end, iteration does, with the last error if connecting failed.

@@ -41,6 +41,10 @@ __all__ = ["Proxy", "open_tunnel", "parse_proxy", "require_socks", "system_proxy
 HTTP_SCHEMES: Final = frozenset(["http", "https"])
 SOCKS_SCHEMES: Final = frozenset(["socks4", "socks4a", "socks5", "socks5h"])
 
+_PASSING: Final = frozenset([0x01, 0x03, 0x04, 0x05, 0x06, 0x5B])
+"""Replies of SOCKS proxies that may be others later (RFC 1928 §6): failures of the proxy itself and of
+the network behind it. 0x5B is the one that SOCKS4 has for all of that."""
+
 RECEIVE_SIZE: Final = 16384
 """Bytes of a proxy's response that are read at once."""
 
@@ -224,7 +228,8 @@ def open_tunnel(
     Raises:
         InvalidProxyStatus: if an HTTP proxy refuses.
         InvalidProxyMessage: if its answer is not HTTP.
-        ProxyError: if a SOCKS proxy refuses, or does not speak SOCKS.
+        ProxyError: if a SOCKS proxy refuses, or does not speak SOCKS. If that may pass, the cause is
+            an EOFError or a ConnectionError.
         OSError: if the network fails, TimeoutError among them.
     """
     if proxy.is_socks:
@@ -288,6 +293,7 @@ class _Carrier:
     def __init__(self, stream: Stream, deadline: float | None) -> None:
         self._stream = stream
         self._deadline = deadline
+        self.ended = False  # whether the stream has come to its end
 
     def connect(self, **_: Any) -> _Carrier:
         """Be connected, which has been done."""
@@ -304,6 +310,7 @@ class _Carrier:
         count = self._stream.recv_into(memoryview(buffer), self._deadline)
         if count == NOTHING:
             raise TimeoutError("timed out")
+        self.ended = count == 0 < size
         return bytes(buffer[:count])
 
     def close(self) -> None:
@@ -337,7 +344,19 @@ def _open_socks_tunnel(
         raise
     except Exception as exc:  # also of other kinds, when the proxy does not speak SOCKS
         reason = str(exc) or type(exc).__name__
-        raise ProxyError(f"proxy did not connect: {reason}") from exc
+        raise ProxyError(f"proxy did not connect: {reason}") from _find_cause(exc, carrier)
+
+
+def _find_cause(exc: Exception, carrier: _Carrier) -> Exception:
+    """Give the cause of a failure, of the class by which reconnecting tells what may pass."""
+    if carrier.ended:
+        cause: Exception = EOFError("connection closed in the middle of the SOCKS handshake")
+    elif getattr(exc, "error_code", None) in _PASSING:
+        cause = ConnectionError(str(exc))
+    else:
+        return exc
+    cause.__cause__ = exc
+    return cause
 
 
 def _look_up_here(
