@@ -253,6 +253,9 @@ def _open_http_tunnel(
     try:
         response = _read_response(stream, parser, deadline)
     except (ValueError, EOFError, SecurityError) as exc:
+        if isinstance(exc, SecurityError) and parser.head is not None:
+            # Only its body is too large: the status says more.
+            raise InvalidProxyStatus(parser.partial()) from exc
         raise InvalidProxyMessage(f"did not receive a valid HTTP response: {exc}") from exc
     if not 200 <= response.status_code < 300:
         raise InvalidProxyStatus(response)
@@ -280,7 +283,7 @@ def _read_response(stream: Stream, parser: ResponseParser, deadline: float | Non
         # The stream looks at the clock only when there is nothing to read.
         if count == NOTHING or (deadline is not None and time.monotonic() >= deadline):
             if parser.head is not None:
-                return parser.head  # a refusal whose explanation never ends
+                return parser.partial()  # a refusal whose explanation never ends
             raise TimeoutError("timed out")
 
 
