@@ -206,7 +206,7 @@ class Reconnecting:
                 if delay is None:
                     return
             self._logger.info("connecting again in %.1f seconds: %s", delay, reason)
-            self._stopped.wait(delay)
+            self._stopped.wait(min(delay, threading.TIMEOUT_MAX))
 
     def _next_delay(self, delays: Iterator[float] | None) -> tuple[Iterator[float], float | None]:
         """Give the series of delays, a new one if there is none, and its next one; None at its end."""
