@@ -108,7 +108,7 @@ def connect(
         create_connection: makes the connection, instead of `ClientConnection`: a subclass, or
             anything that can be called like it and gives one. It is called before the opening
             handshake.
-        legacy: False returns a `reconnect` instead of a connection.
+        legacy: False returns a `reconnect` instead of a connection; True and None mean the same.
         **kwargs: for the TCP connection, to the proxy if there is one: ``source_address``, a (host,
             port) pair to bind to; ``timeout``, seconds for connecting alone; ``all_errors``, True
             for an ExceptionGroup with what happened to each address; ``address``, a (host, port)
