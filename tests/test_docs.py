@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from .sync.peers import Peer, frame, read_frame, read_head, switching
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -56,6 +60,29 @@ def test_examples_use_what_there_is(fd: ModuleType, code: str) -> None:
             signature = inspect.signature(imported[node.func.id])
             arguments = {keyword.arg: None for keyword in node.keywords}
             signature.bind(*[None for _ in node.args], **arguments)
+
+
+def test_the_example_of_wait(fd: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes on when a feed ends, and ends with the last one."""
+    (code,) = (code for _, code in BLOCKS if "wait(feeds" in code)
+    ends = {"one.example": close_normally, "two.example": hang_up}
+    with contextlib.ExitStack() as stack:
+        for host, end in ends.items():
+            peer = stack.enter_context(Peer(end))
+            assert f"wss://{host}" in code
+            code = code.replace(f"wss://{host}", peer.uri)
+        exec(code.replace("fullduplex", fd.__name__), {})
+    assert sorted(capsys.readouterr().out.split()) == ["abrupt", "normal"]
+
+
+def close_normally(sock: Any) -> None:
+    close = frame(8, (1000).to_bytes(2, "big"))
+    sock.sendall(switching(read_head(sock)) + frame(1, b"normal") + close)
+    read_frame(sock)
+
+
+def hang_up(sock: Any) -> None:
+    sock.sendall(switching(read_head(sock)) + frame(1, b"abrupt"))
 
 
 def test_there_are_examples() -> None:

@@ -36,6 +36,7 @@ LAYERS = {
         "conditions",
         "_roles",
         "roles",
+        "sync.closing",
         "sync.connection",
         "sync.core",
         "sync.keepalive",

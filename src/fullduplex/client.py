@@ -30,11 +30,11 @@ from .exceptions import (
     InvalidHeader,
     InvalidHeaderValue,
     InvalidMessage,
-    InvalidProxyMessage,
     InvalidProxyStatus,
     InvalidState,
     InvalidStatus,
     NegotiationError,
+    ProxyError,
 )
 from .handshake import accept_key, check_upgrade, generate_key, log_headers, single_value
 from .headers import (
@@ -282,8 +282,9 @@ def process_exception(exc: Exception) -> Exception | None:
     """Tell whether it makes sense to try again after connecting failed.
 
     This is how reconnecting decides unless it is told otherwise. Worth another try are errors of
-    the network (:exc:`OSError`), time-outs, a stream that ends in the middle of the handshake, and
-    the statuses 500, 502, 503 and 504, be they from the server or from a proxy.
+    the network (:exc:`OSError`), time-outs, a stream that ends in the middle of the handshake, the
+    statuses 500, 502, 503 and 504, be they from the server or from a proxy, and what a SOCKS proxy
+    replies when it fails or cannot reach the server.
 
     Args:
         exc: What connecting raised.
@@ -294,7 +295,9 @@ def process_exception(exc: Exception) -> Exception | None:
     match exc:
         case OSError():  # TimeoutError is one
             return None
-        case InvalidMessage() | InvalidProxyMessage() if isinstance(exc.__cause__, EOFError):
+        case InvalidMessage() if isinstance(exc.__cause__, EOFError):
+            return None
+        case ProxyError() if isinstance(exc.__cause__, (EOFError, ConnectionError)):
             return None
         case InvalidStatus() | InvalidProxyStatus() if (
             exc.response.status_code in _TRANSIENT_STATUSES

@@ -362,6 +362,15 @@ class ResponseParser(_HeadParser):
         assert response is not None  # h11 ends a body at the end of the stream, or raises
         return response
 
+    def partial(self) -> Response:
+        """Return the response with as much of its body as has come, within the limit.
+
+        Also after an exception about the body; needs a ``head``.
+        """
+        assert self.head is not None
+        body = b"" if self._body is None else self._body.so_far()
+        return Response(self.head.status_code, self.head.reason_phrase, self.head.headers, body)
+
     def _finish(self, body: bytes | None) -> Response | None:
         """Return the response, if its body is complete."""
         assert self._body is not None
@@ -432,6 +441,10 @@ class _Body:
         self._connection.receive_data(b"")
         return self._read()
 
+    def so_far(self) -> bytes:
+        """Return what has come of the body, within the limit."""
+        return b"".join(self._pieces)
+
     def _read(self) -> bytes | None:
         while True:
             try:
@@ -443,9 +456,9 @@ class _Body:
                     if name == b"content-length":
                         self._check_size(int(value))
             elif isinstance(event, self._h11.Data):
+                self._pieces.append(bytes(event.data[: MAX_BODY_SIZE - self._size]))
                 self._size += len(event.data)
                 self._check_size(self._size)
-                self._pieces.append(bytes(event.data))
             elif isinstance(event, self._h11.EndOfMessage):
                 self.leftover = self._connection.trailing_data[0]
                 return b"".join(self._pieces)

@@ -53,6 +53,41 @@ def test_a_name_is_looked_up_in_a_thread_if_there_is_a_deadline(
     assert threads[1].daemon
 
 
+@pytest.mark.parametrize("limit", [3e6, 1e10, float("inf")])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "host.example", "several.example"])
+def test_a_time_out_that_is_as_good_as_none(
+    fd: ModuleType, names: dict[str, Any], host: str, limit: float
+) -> None:
+    """The system's calls do not take such numbers."""
+    with Peer(silent) as peer:
+        names["host.example"] = [entry("127.0.0.1", peer.port)]
+        names["several.example"] = [entry("127.0.0.2", free_port()), entry("127.0.0.1", peer.port)]
+        with dial(fd, host, peer.port, limit) as sock:
+            assert sock.getpeername()[1] == peer.port
+        options = fd.sync.dialing.DialOptions(timeout=limit)
+        with fd.sync.dialing.dial(host, peer.port, options, None) as sock:
+            assert sock.getpeername()[1] == peer.port
+    with pytest.raises(ConnectionRefusedError, match="while connecting to 127"):
+        dial(fd, "127.0.0.1", free_port(), limit)
+
+
+def test_a_long_wait_is_made_of_short_ones(
+    fd: ModuleType, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fd.sync.dialing, "LONGEST", 0.01)
+
+    def found() -> Any:
+        time.sleep(0.05)
+        return [entry("127.0.0.1", port)]
+
+    names["slow.example"] = found
+    with black_hole() as port:
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError, match="timed out"):
+            dial(fd, "slow.example", port, 0.2)
+        assert time.monotonic() - begin >= 0.2
+
+
 def test_a_look_up_that_never_ends(fd: ModuleType, names: dict[str, Any]) -> None:
     release = threading.Event()
 

@@ -131,12 +131,11 @@ def test_the_body_of_a_refusal_without_length_ends_with_the_stream(fd: ModuleTyp
 
 def test_a_refusal_whose_body_never_ends_is_still_a_refusal(fd: ModuleType) -> None:
     data = b"HTTP/1.1 503 Overloaded\r\nContent-Length: 100\r\n\r\ncome back"
-    with (
-        Peer(answer_and_stay(data)) as peer,
-        no_leak(fd),
-        pytest.raises(fd.exceptions.InvalidStatus, match="HTTP 503"),
-    ):
-        fd.sync.client.connect(peer.uri, **FAST, open_timeout=0.2)
+    with Peer(answer_and_stay(data)) as peer, no_leak(fd):
+        with pytest.raises(fd.exceptions.InvalidStatus, match="HTTP 503") as raised:
+            fd.sync.client.connect(peer.uri, **FAST, open_timeout=0.2)
+        assert raised.value.response.body == b"come back"
+        del raised
 
 
 def endless_refusal(sock: Any) -> None:
@@ -149,6 +148,24 @@ def endless_refusal(sock: Any) -> None:
             sock.sendall(chunks * 100)
     except OSError:
         pass  # the client has gone
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 2000000\r\n"])
+def test_a_refusal_whose_body_is_too_large_is_still_a_refusal(
+    fd: ModuleType, length: bytes, proxied: bool
+) -> None:
+    """The status decides what happens next; of the body there is what the limit allows."""
+    refusal = b"HTTP/1.1 503 Overloaded\r\n" + length + b"\r\n" + b"x" * 2_000_000
+    with Peer(answer(refusal)) as peer, no_leak(fd):
+        arguments = {"proxy": f"http://127.0.0.1:{peer.port}"} if proxied else {"proxy": None}
+        kind = fd.exceptions.InvalidProxyStatus if proxied else fd.exceptions.InvalidStatus
+        with pytest.raises(kind) as raised:
+            fd.sync.client.connect(peer.uri, compression=None, **arguments)
+        assert raised.value.response.body == (b"" if length else b"x" * 2**20)
+        assert isinstance(raised.value.__cause__, fd.exceptions.SecurityError)
+        assert fd.client.process_exception(raised.value) is None
+        del raised
 
 
 @pytest.mark.parametrize("proxied", [False, True])

@@ -22,7 +22,6 @@ from .peers import (
     Peer,
     Recorder,
     answer,
-    black_hole,
     echo,
     frame,
     free_port,
@@ -30,7 +29,6 @@ from .peers import (
     read_frame,
     read_head,
     reply,
-    silent,
     switching,
 )
 
@@ -336,140 +334,6 @@ def test_a_context_manager_tries_once(fd: ModuleType) -> None:
         assert peer.accepted == 1
 
 
-# Stopping
-
-
-def run(target: Any) -> threading.Thread:
-    thread = threading.Thread(target=target)
-    thread.start()
-    return thread
-
-
-def test_stop_while_waiting(fd: ModuleType) -> None:
-    waiting = threading.Event()
-
-    def delays() -> Iterator[float]:
-        waiting.set()
-        yield 60.0
-
-    with Peer(answer(reply("503 Not now"))) as peer, no_leak(fd):
-        again = fd.sync.client.reconnect(peer.uri, **FAST, reconnect_delays=delays)
-        thread = run(lambda: list(again))
-        assert waiting.wait(5)
-        again.stop()
-        thread.join(5)
-        assert not thread.is_alive()
-
-
-def test_stop_while_a_connection_is_used(fd: ModuleType) -> None:
-    used = threading.Event()
-    codes = []
-
-    def use() -> None:
-        for websocket in again:
-            used.set()
-            for _ in websocket:
-                pass
-            codes.append(websocket.close_exc_of())
-
-    with Peer(echo) as peer, no_leak(fd):
-        again = fd.sync.client.reconnect(
-            peer.uri, **FAST, create_connection=make_telling(fd), reconnect_delays=Delays()
-        )
-        thread = run(use)
-        assert used.wait(5)
-        again.stop(1001, "going")
-        thread.join(5)
-        assert not thread.is_alive()
-        again.stop()
-        assert list(again) == []
-    assert codes == [(1001, "going")]
-
-
-def make_telling(fd: ModuleType) -> Any:
-    class Telling(fd.sync.client.ClientConnection):  # type: ignore[name-defined, misc]
-        def close_exc_of(self) -> tuple[int, str]:
-            sent = self.protocol.close_sent
-            return sent.code, sent.reason
-
-    return Telling
-
-
-def test_stop_before(fd: ModuleType) -> None:
-    with Peer(echo) as peer:
-        again = fd.sync.client.reconnect(peer.uri, **FAST)
-        again.stop()
-        assert list(again) == []
-        with pytest.raises(ConnectionAbortedError, match="stopped"):
-            again.__enter__()
-        assert peer.accepted == 0
-
-
-@pytest.mark.parametrize("phase", ["connecting", "handshake", "TLS"])
-@pytest.mark.parametrize("how", ["iterator", "context manager"])
-def test_stop_in_the_midst_of_an_attempt(fd: ModuleType, phase: str, how: str) -> None:
-    reached = threading.Event()
-
-    def handler(sock: Any) -> None:
-        if sock.recv(1):
-            reached.set()
-        silent(sock)
-
-    raised = []
-
-    def use() -> None:
-        try:
-            if how == "iterator":
-                assert list(again) == []
-            else:
-                again.__enter__()
-        except ConnectionAbortedError as exc:
-            raised.append(exc)
-
-    with Peer(handler) as peer, black_hole() as hole, no_leak(fd):
-        uri = {
-            "connecting": f"ws://127.0.0.1:{hole}",
-            "handshake": peer.uri,
-            "TLS": peer.secure_uri,
-        }[phase]
-        again = fd.sync.client.reconnect(uri, **FAST, open_timeout=None)
-        thread = run(use)
-        if phase == "connecting":
-            peer.wait(lambda: bool(again._attempts))
-        else:
-            assert reached.wait(5)
-        again.stop()
-        thread.join(5)
-        assert not thread.is_alive()
-    assert len(raised) == (how != "iterator")
-
-
-def test_stop_just_when_a_connection_opens(fd: ModuleType) -> None:
-    with Peer(echo) as peer, no_leak(fd):
-        again = fd.sync.client.reconnect(peer.uri, **FAST)
-        opener = again._opener
-        real = opener.open
-
-        def open_late(cancel: Any) -> Any:
-            connection = real(cancel)
-            again.stop()
-            return connection
-
-        opener.open = open_late
-        websockets = list(again)
-    assert len(websockets) == 1
-    assert websockets[0].protocol.close_sent.code == 1001
-
-
-def test_stop_with_a_bad_code(fd: ModuleType) -> None:
-    with Peer(echo) as peer:
-        again = fd.sync.client.reconnect(peer.uri, **FAST)
-        with again as websocket:
-            with pytest.raises(fd.exceptions.ProtocolError):
-                again.stop(999)
-            assert websocket.state is fd.protocol.State.OPEN
-
-
 # Unix
 
 
@@ -552,14 +416,6 @@ def test_redirects_by_the_environment() -> None:
             check=False,
         )
         assert done.stdout == expected, done.stderr
-
-
-def test_stop_in_a_signal_handler(fd: ModuleType) -> None:
-    """It may come while the thread that it interrupts holds the lock."""
-    again = fd.sync.client.reconnect("ws://localhost:1", **FAST)
-    with again._lock:
-        again.stop()
-    assert list(again) == []
 
 
 def test_delays_that_come_to_an_end(fd: ModuleType) -> None:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import trustme
 
-from .peers import Peer, Recorder, free_port, header, no_leak, reply
+from .peers import (
+    Peer,
+    Recorder,
+    free_port,
+    header,
+    no_leak,
+    read_head,
+    reply,
+    serve_echo,
+    silent,
+    switching,
+)
 
 FAST = {"proxy": None, "compression": None}
 SECRETS = {"Authorization": "Bearer token", "Cookie": "a=b", "Proxy-Authorization": "Basic eDp5"}
@@ -75,6 +88,9 @@ def test_what_is_no_redirect(fd: ModuleType, response: bytes) -> None:
         ("ws://a.example/x", "/gr\xf6\xdfe", "ws://a.example/gr%C3%B6%C3%9Fe"),
         ("ws://a.example/x", "/%0d%0a", "ws://a.example/%0d%0a"),
         ("ws://a.example/x", "http://b:8/", "ws://b:8/"),
+        ("ws://[fe80::1%25eth0]:81/x", "/z", "ws://[fe80::1%25eth0]:81/z"),
+        ("ws://me:pw@[fe80::1%25eth0]/x", "http://[fe80::1]/", "ws://me:pw@[fe80::1%25eth0]/"),
+        ("ws://[fe80::1%25eth0]/x", "http://[fe80::2]/z", "ws://[fe80::2]/z"),
     ],
 )
 def test_where_a_redirect_leads_to(fd: ModuleType, uri: str, location: str, expected: str) -> None:
@@ -300,3 +316,47 @@ def test_with_an_address(fd: ModuleType) -> None:
         recorder.responses.append(redirect(f"ws://b.example:{free_port()}/"))
         with pytest.raises(ValueError, match=r"cross-origin redirect .* with an address"):
             fd.sync.client.connect("ws://a.example/", **options)
+
+
+def test_r15_a_clients_certificate_stays_with_its_origin(fd: ModuleType, ca: trustme.CA) -> None:
+    """R15: a TLS context does not tell whether it has one, so the caller does."""
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(asking)
+    ca.configure_trust(asking)
+    asking.verify_mode = ssl.CERT_REQUIRED
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    ca.issue_cert("client.example").configure_cert(context)
+    options: Any = {**FAST, "ssl": context, "cross_origin_redirects": False}
+    here = Recorder(redirect("/new"))
+    with Peer(Recorder(), context=asking) as other, Peer(here, context=asking) as peer, no_leak(fd):
+        fd.sync.client.connect(peer.secure_uri, **options).close()
+        here.responses.append(redirect(other.secure_uri))
+        match = r"cross-origin redirect .* with cross_origin_redirects=False"
+        with pytest.raises(ValueError, match=match):
+            fd.sync.client.connect(peer.secure_uri, **options)
+        assert other.accepted == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 2_000_000, b"Content-Length: 2000000"])
+def test_the_body_of_a_redirect_is_not_waited_for(fd: ModuleType, body: bytes) -> None:
+    """On a connection that is kept open, a body without a length has no end."""
+    length, body = (body + b"\r\n", b"") if body.startswith(b"Content") else (b"", body)
+    first = b"HTTP/1.1 302 Found\r\nLocation: /new\r\n" + length + b"\r\n" + body
+    paths = []
+
+    def handler(sock: Any) -> None:
+        head = read_head(sock)
+        paths.append(path_of(head))
+        if len(paths) == 1:
+            sock.sendall(first)
+            silent(sock)
+        else:
+            sock.sendall(switching(head))
+            serve_echo(sock)
+
+    with Peer(handler) as peer, no_leak(fd):
+        begin = time.monotonic()
+        fd.sync.client.connect(f"{peer.uri}/old", **FAST, open_timeout=5).close()
+        assert time.monotonic() - begin < 3
+    assert paths == ["/old", "/new"]

@@ -50,6 +50,22 @@ def test_route(fd, path, answer):
         assert client.recv(TIMEOUT) == answer
 
 
+@pytest.mark.parametrize("base", ["http://ex.com", "WS://me@[::1]:80"])
+def test_absolute_form(fd, base):
+    """Proxies may send it, and servers must take it (RFC 9112 §3.2.2)."""
+    with routing(fd) as run:
+        sent = request(f"{base}/channel/42?q=/slash")
+        with run.connect() as sock:
+            sock.sendall(sent)
+            assert sock.recv(12) == b"HTTP/1.1 101"
+        for path in ("", "?/plain", "/no"):
+            assert status_of(run.exchange(request(base + path))) == 404
+        response = run.exchange(request(f"{base}/slash?a=b", host="other.com"))
+    host = base.partition("://")[2].removeprefix("me@")
+    if "[" not in host:  # what werkzeug makes of IPv6 addresses varies
+        assert headers_of(response)["location"] == f"ws://{host}/slash/?a=b"
+
+
 @pytest.mark.parametrize("path", ["/", "/channel/x", "/plain/", "*", "//plain/..", "/%00"])
 def test_no_match(fd, path):
     with routing(fd) as run:

@@ -110,6 +110,41 @@ def test_socks_proxies_that_fail(fd: ModuleType, handler: Any) -> None:
         del raised
 
 
+def refused_with(code: int) -> Any:
+    return first_byte_then(b"\x05\x00\x05" + bytes([code]) + b"\x00\x01" + 6 * b"\0")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "handler", "passes"),
+    [
+        pytest.param("socks5h", lambda sock: sock.recv(65536), True, id="end"),
+        pytest.param("socks4a", lambda sock: sock.recv(65536), True, id="end of SOCKS4"),
+        *(
+            pytest.param("socks5h", refused_with(code), code in (1, 3, 4, 5, 6), id=f"{code:02}")
+            for code in range(1, 10)
+        ),
+        pytest.param("socks5h", first_byte_then(b"\x05\xff"), False, id="no method"),
+        pytest.param("socks5h", first_byte_then(b"HTTP/1.1 400"), False, id="HTTP"),
+        pytest.param("socks4a", first_byte_then(b"\0\x5b" + 6 * b"\0"), True, id="5b"),
+        pytest.param("socks4a", first_byte_then(b"\0\x5c" + 6 * b"\0"), False, id="5c"),
+    ],
+)
+def test_what_may_pass_is_tried_again(
+    fd: ModuleType, scheme: str, handler: Any, passes: bool
+) -> None:
+    """As with an HTTP proxy's statuses: a server that is down now may be up in a minute."""
+    with Peer(handler) as proxy, no_leak(fd):
+        again = fd.sync.client.reconnect(
+            "ws://host.example",
+            proxy=f"{scheme}://127.0.0.1:{proxy.port}",
+            reconnect_delays=lambda: [0.0, 0.0],
+            open_timeout=5,
+        )
+        with pytest.raises(fd.exceptions.ProxyError, match="while asking the proxy"):
+            next(iter(again))
+        assert proxy.accepted == (3 if passes else 1)
+
+
 def test_a_socks_proxy_that_resets(fd: ModuleType) -> None:
     def handler(sock: Any) -> None:
         assert sock.recv(1)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
+import trustme
+from werkzeug.debug import DebuggedApplication
 from werkzeug.serving import make_server
 
 from .responses import headers_of, status_of
-from .serving import TIMEOUT, Running, certificates, echo, read_all, request
+from .serving import TIMEOUT, Running, certificates, echo, read_all, request, run_script
 
 
 @contextlib.contextmanager
@@ -264,9 +268,70 @@ def test_client_that_has_gone(fd):
             fd.sync.wsgi.accept_wsgi(environ_of(), sock=ours)
 
 
-def test_taken_over(fd):
-    with pytest.raises(BrokenPipeError):
-        fd.sync.wsgi.taken_over({}, None)
+@pytest.mark.parametrize("known", [True, False])
+def test_taken_over(fd, known):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        environ = {"werkzeug.socket": ours} if known else {}
+        answers = fd.sync.wsgi.taken_over(environ, lambda status, headers: None)
+        if known:
+            # A WSGI server that writes, headers for instance, gets the same.
+            with pytest.raises(BrokenPipeError):
+                ours.sendall(b"x")
+            assert next(answers) == b""
+        with pytest.raises(BrokenPipeError):
+            next(answers)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_what_ends_the_server_reaches_it(fd, kind):
+    """The thread is the WSGI server's: it is not ours to go on as if nothing had happened."""
+
+    def handler(connection):
+        raise kind
+
+    app = fd.sync.wsgi.wsgi_app(handler, close_timeout=0.1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with pytest.raises(kind):
+            app(environ_of(**{"werkzeug.socket": ours}), None)
+        assert theirs.recv(1000).endswith(b"\r\n\r\n\x88\x02\x03\xf3")
+        with pytest.raises(BrokenPipeError):
+            ours.sendall(b"HTTP/1.1 500")
+
+
+INTERRUPTED = """
+import os, signal, threading
+from fullduplex.sync.client import connect
+from fullduplex.sync.wsgi import wsgi_app
+from werkzeug.serving import make_server
+
+started = threading.Event()
+
+def handler(connection):
+    started.set()
+    connection.recv()
+
+server = make_server("127.0.0.1", 0, wsgi_app(handler))
+
+def interrupt():
+    with connect(f"ws://127.0.0.1:{server.server_port}", proxy=None) as connection:
+        started.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+        connection.wait_closed(10)
+    print("closed with", connection.close_code)
+
+thread = threading.Thread(target=interrupt)
+thread.start()
+server.serve_forever()
+thread.join()
+print("the server has ended")
+"""
+
+
+def test_ctrl_c_ends_the_server(fd):
+    done = run_script(fd, INTERRUPTED)
+    assert done.stdout.splitlines() == ["closed with 1011", "the server has ended"], done.stderr
 
 
 # gunicorn
@@ -290,14 +355,17 @@ def app(environ, start_response):
 """
 
 
-@pytest.mark.interop
-@pytest.mark.skipif(
-    importlib.util.find_spec("gunicorn") is None, reason="gunicorn is not installed"
-)
-@pytest.mark.parametrize("worker", ["gthread", "sync"])
-def test_gunicorn(fd, tmp_path, worker):
-    (tmp_path / "wsgi_echo.py").write_text(APP, encoding="utf-8")
-    root = os.path.dirname(os.path.dirname(fd.__file__))
+def missing(module):
+    return pytest.mark.skipif(
+        importlib.util.find_spec(module) is None, reason=f"{module} is not installed"
+    )
+
+
+@contextlib.contextmanager
+def gunicorn(fd, tmp_path, worker, source, *options):
+    """Run gunicorn with an application; its log must have nothing bad to say."""
+    (tmp_path / "wsgi_echo.py").write_text(source, encoding="utf-8")
+    root = os.path.dirname(os.path.dirname(os.path.abspath(fd.__file__)))
     env = {
         **os.environ,
         "FULLDUPLEX_PURE_PYTHON": str(int(fd.IMPLEMENTATION == "pure")),
@@ -306,7 +374,7 @@ def test_gunicorn(fd, tmp_path, worker):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.set_inheritable(True)
         command = [sys.executable, "-m", "gunicorn", "-b", f"fd://{listening.fileno()}"]
-        command += ["-k", worker, "--threads", "4", "wsgi_echo:app"]
+        command += ["-k", worker, "--threads", "4", *options, "wsgi_echo:app"]
         process = subprocess.Popen(
             command,
             env=env,
@@ -319,16 +387,126 @@ def test_gunicorn(fd, tmp_path, worker):
             run = Running.__new__(Running)
             run.fd, run.address = fd, listening.getsockname()
             run.server = type("Server", (), {"socket": listening})
-            for _ in range(2):
-                with run.dial("/ws") as client:
-                    for message in ("text", b"x" * 300000):
-                        client.send(message)
-                        assert client.recv(TIMEOUT) == message
-                assert client.close_code == 1000
-                plain = run.exchange(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                assert b"hello" in plain
+            yield run
         finally:
             process.send_signal(signal.SIGTERM)
             _, log = process.communicate(timeout=30)
     assert "Traceback" not in log
     assert "Error" not in log
+
+
+@pytest.mark.interop
+@missing("gunicorn")
+@pytest.mark.parametrize("worker", ["gthread", "sync"])
+def test_gunicorn(fd, tmp_path, worker):
+    with gunicorn(fd, tmp_path, worker, APP) as run:
+        for _ in range(2):
+            with run.dial("/ws") as client:
+                for message in ("text", b"x" * 300000):
+                    client.send(message)
+                    assert client.recv(TIMEOUT) == message
+            assert client.close_code == 1000
+            plain = run.exchange(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b"hello" in plain
+
+
+# Flask
+
+FLASK = """
+from flask import Flask, request
+from fullduplex.exceptions import InvalidStatus
+from fullduplex.sync.wsgi import accept_wsgi, refusal, taken_over, wsgi_app
+
+app = Flask(__name__)
+
+def echo(connection):
+    for message in connection:
+        connection.send(message)
+
+echo_app = wsgi_app(echo, origins=["https://example.com"])
+
+@app.route("/app", websocket=True)
+def returned():
+    return echo_app
+
+@app.route("/view", websocket=True)
+def view():
+    try:
+        connection = accept_wsgi(request.environ, origins=["https://example.com"])
+    except InvalidStatus as exc:
+        return refusal(exc)
+    with connection:
+        echo(connection)
+    return taken_over
+
+@app.route("/")
+def hello():
+    return "hello"
+"""
+
+
+def use_flask(run, secure=None):
+    """See what a browser would see of the application above."""
+    for path in ("/app", "/view"):
+        sock = None if secure is None else secure(run.connect())
+        with run.dial(path, origin="https://example.com", sock=sock) as client:
+            client.send("x" * 100000)
+            assert client.recv(TIMEOUT) == "x" * 100000
+        assert client.close_code == 1000
+        sock = None if secure is None else secure(run.connect())
+        with pytest.raises(run.fd.exceptions.InvalidStatus, match="403"):
+            run.dial(path, origin="https://evil.com", sock=sock)
+    with run.connect() if secure is None else secure(run.connect()) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"hello" in read_all(sock)
+
+
+def nothing_behind_the_close_frame(run, path):
+    with run.connect() as sock:
+        sock.sendall(request(path, "Origin: https://example.com\r\n"))
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += sock.recv(1000)
+        sock.sendall(b"\x88\x82\0\0\0\0\x03\xe8")
+        received += read_all(sock)
+    assert received.partition(b"\r\n\r\n")[2] == b"\x88\x02\x03\xe8"
+
+
+@missing("flask")
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("debugger", [False, True])
+def test_flask_on_werkzeug(fd, caplog, capfd, secure, debugger):
+    namespace = {"__name__": "wsgi_flask"}
+    exec(FLASK.replace("fullduplex", fd.__name__), namespace)
+    app = namespace["app"]
+    if debugger:
+        app.wsgi_app = DebuggedApplication(app.wsgi_app)
+    server_context, client_context = certificates()
+    wrap = functools.partial(client_context.wrap_socket, server_hostname="localhost")
+    with werkzeug(fd, app, ssl_context=server_context if secure else None) as run:
+        use_flask(run, wrap if secure else None)
+        if not secure:
+            for path in ("/app", "/view"):
+                nothing_behind_the_close_frame(run, path)
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.interop
+@missing("gunicorn")
+@missing("flask")
+@pytest.mark.parametrize("worker", ["gthread", "sync"])
+@pytest.mark.parametrize("secure", [False, True])
+def test_flask_on_gunicorn(fd, tmp_path, worker, secure):
+    authority = trustme.CA()
+    pem = authority.issue_cert("localhost").private_key_and_cert_chain_pem
+    pem.write_to_path(str(tmp_path / "pem"))
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client_context)
+    options = ("--certfile", "pem", "--keyfile", "pem") if secure else ()
+    wrap = functools.partial(client_context.wrap_socket, server_hostname="localhost")
+    with gunicorn(fd, tmp_path, worker, FLASK, *options) as run:
+        use_flask(run, wrap if secure else None)
+        if not secure:
+            for path in ("/app", "/view"):
+                nothing_behind_the_close_frame(run, path)

@@ -80,7 +80,8 @@ def connect(
             and are the answer to a Digest challenge (RFC 7616).
         sock: a connected socket to use. The URI's host and port then only stand in the request and
             name the certificate; proxies and redirects are out.
-        ssl: settings for TLS; None for ``ssl.create_default_context()``.
+        ssl: settings for TLS; None for ``ssl.create_default_context()``. They hold for redirects too,
+            a certificate of the client included: see ``cross_origin_redirects``.
         server_hostname: the name in the server's certificate, if it is not the URI's host.
         origin: the ``Origin`` header.
         extensions: what to offer, in the order of preference.
@@ -107,12 +108,14 @@ def connect(
         create_connection: makes the connection, instead of `ClientConnection`: a subclass, or
             anything that can be called like it and gives one. It is called before the opening
             handshake.
-        legacy: False returns a `reconnect` instead of a connection.
+        legacy: False returns a `reconnect` instead of a connection; True and None mean the same.
         **kwargs: for the TCP connection, to the proxy if there is one: ``source_address``, a (host,
             port) pair to bind to; ``timeout``, seconds for connecting alone; ``all_errors``, True
             for an ExceptionGroup with what happened to each address; ``address``, a (host, port)
             pair to connect to instead; ``socket_options``, a list of (level, option, value) triples
-            for ``setsockopt()``.
+            for ``setsockopt()``. Besides, ``cross_origin_redirects``: False follows redirects within
+            the URI's origin only. That is for clients which identify themselves by a certificate in
+            ``ssl``, or by headers other than Authorization and Cookie, since these would go along.
 
     Returns:
         The open connection.
@@ -123,7 +126,8 @@ def connect(
         InvalidHandshake: if the opening handshake fails; InvalidStatus and ProxyError are the most
             likely ones.
         OSError: if the network fails; among them TimeoutError and the exceptions of TLS.
-        ValueError, TypeError: for impossible arguments, and for redirects that ``sock`` rules out.
+        ValueError, TypeError: for impossible arguments, and for redirects that ``sock``, ``address``
+            or ``cross_origin_redirects`` rule out.
         ImportError: for a SOCKS proxy without python-socks.
     """
     opener = Opener(
@@ -209,8 +213,8 @@ class reconnect(Reconnecting):
     Args:
         uri: as for `connect`.
         process_exception: called with what went wrong; returns None to try again, or the exception
-            to raise. By default errors of the network, time-outs, and the HTTP statuses 500, 502,
-            503 and 504 may pass.
+            to raise. By default errors of the network, time-outs, the HTTP statuses 500, 502, 503
+            and 504, and a SOCKS proxy's failures to reach the server may pass.
         reconnect_delays: called at the first failure after a success; returns the delays in
             seconds. By default they are random, within bounds that grow; `reconnecting` says which.
             Where they end, iteration does, with the last error if connecting failed.

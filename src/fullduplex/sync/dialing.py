@@ -43,6 +43,9 @@ ATTEMPT_DELAY: Final = 0.25
 CANCEL_DELAY: Final = 0.1
 """Seconds between looks at whether waiting has been cancelled, where nothing can wake us."""
 
+LONGEST: Final = 3600.0
+"""Seconds that are waited at once: the system takes no more than some weeks, and no infinity."""
+
 FIRST_PAUSE: Final = 0.001
 LAST_PAUSE: Final = 0.05
 """Seconds between attempts on a Unix socket whose queue is full."""
@@ -224,8 +227,8 @@ def _resolve_in_thread(
 
 
 def _time_left(deadline: float | None, cancel: Cancel | None) -> float | None:
-    """Give how long to wait at once; raises if that was cancelled."""
-    left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+    """Give how long to wait at once, perhaps less than there is; raises if that was cancelled."""
+    left = None if deadline is None else min(max(deadline - time.monotonic(), 0.0), LONGEST)
     if cancel is None:
         return left
     cancel.check()
@@ -279,8 +282,10 @@ def dial(
         limit = time.monotonic() + options.timeout
         deadline = limit if deadline is None else min(limit, deadline)
     race = _Race((host, port), options, deadline, cancel)
+    # What one call can wait for; the race waits again and again.
+    at_once = deadline is None or deadline - time.monotonic() <= LONGEST
     try:
-        if len(addresses) == 1 and cancel is None:
+        if len(addresses) == 1 and cancel is None and at_once:
             return race.connect_one(*addresses[0])
         return race.run(addresses)
     except TimeoutError as exc:

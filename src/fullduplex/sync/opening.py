@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..client import ClientProtocol
 from ..datastructures import Headers
-from ..exceptions import InvalidHandshake, InvalidStatus
+from ..exceptions import InvalidHandshake, InvalidStatus, SecurityError
 from ..extensions.permessage_deflate import enable_client_permessage_deflate
 from ..headers import is_token, validate_subprotocols
 from ..http11 import USER_AGENT, Response
@@ -42,7 +42,7 @@ from .dialing import (
 from .pings import check_interval
 from .proxy import Proxy, open_tunnel, parse_proxy, require_socks, system_proxy
 from .queueing import queue_limits
-from .redirects import SOCKET, Target, next_target
+from .redirects import SOCKET, Target, leads_on, next_target
 
 if TYPE_CHECKING:
     from ..datastructures import HeadersLike
@@ -110,6 +110,7 @@ class Opener:
         create_connection: Callable[..., Any] | None = None,
         path: PathLike | None = None,
         address: tuple[str, int] | None = None,
+        cross_origin_redirects: bool = True,
         **kwargs: Any,
     ) -> None:
         self.uri = parse_uri(uri)
@@ -126,6 +127,7 @@ class Opener:
         self.sock = sock
         self.path = path
         self.address = address
+        self.cross_origin = cross_origin_redirects
         self.dial_options = _dial_options(kwargs) if kwargs else _PLAIN_DIAL
         self.ssl = ssl
         self.server_hostname = server_hostname
@@ -191,7 +193,9 @@ class Opener:
             return SOCKET
         if self.path is not None:
             return "a Unix socket"
-        return None if self.address is None else "an address"
+        if self.address is not None:
+            return "an address"
+        return None if self.cross_origin else "cross_origin_redirects=False"
 
     def _attempt(self, target: Target, deadline: float | None, cancel: Cancel | None) -> Any:
         """Try once."""
@@ -414,12 +418,15 @@ def shake_hands(
             protocol.receive_data(view[:count])
         elif count == 0:
             protocol.receive_eof()
-        if protocol.handshake_exc is not None:
-            _fail(protocol, lost)
         if protocol.state is OPEN:
             (response,) = protocol.events_received()
             assert isinstance(response, Response)
             return response
+        head = protocol._parser.head
+        if head is not None and leads_on(head):
+            raise InvalidStatus(head)  # its body may have no end before the server hangs up
+        if protocol.handshake_exc is not None:
+            _fail(protocol, lost)
         # The stream looks at the clock only when there is nothing to read.
         if count == NOTHING or (deadline is not None and time.monotonic() >= deadline):
             _give_up(protocol)
@@ -429,6 +436,9 @@ def _fail(protocol: ClientProtocol, lost: OSError | None) -> NoReturn:
     """Raise what made the handshake fail, without leaving a cycle of exception and protocol."""
     exc, protocol.handshake_exc = protocol.handshake_exc, None
     assert exc is not None
+    if isinstance(exc, SecurityError) and protocol._parser.head is not None:
+        # Only its body is too large: the status says more.
+        raise InvalidStatus(protocol._parser.partial()) from exc
     if lost is not None and exc.__cause__ is not None:
         exc.__cause__.__cause__ = lost
     try:
@@ -439,7 +449,6 @@ def _fail(protocol: ClientProtocol, lost: OSError | None) -> NoReturn:
 
 def _give_up(protocol: ClientProtocol) -> NoReturn:
     """Raise what the handshake ends with when the deadline has come."""
-    head = protocol._parser.head
-    if head is not None:  # a refusal whose explanation never ends
-        raise InvalidStatus(head)
+    if protocol._parser.head is not None:  # a refusal whose explanation never ends
+        raise InvalidStatus(protocol._parser.partial())
     raise TimeoutError("timed out while waiting for the response")

@@ -41,6 +41,10 @@ __all__ = ["Proxy", "open_tunnel", "parse_proxy", "require_socks", "system_proxy
 HTTP_SCHEMES: Final = frozenset(["http", "https"])
 SOCKS_SCHEMES: Final = frozenset(["socks4", "socks4a", "socks5", "socks5h"])
 
+_PASSING: Final = frozenset([0x01, 0x03, 0x04, 0x05, 0x06, 0x5B])
+"""Replies of SOCKS proxies that may be others later (RFC 1928 §6): failures of the proxy itself and of
+the network behind it. 0x5B is the one that SOCKS4 has for all of that."""
+
 RECEIVE_SIZE: Final = 16384
 """Bytes of a proxy's response that are read at once."""
 
@@ -189,7 +193,8 @@ def open_tunnel(
     Raises:
         InvalidProxyStatus: if an HTTP proxy refuses.
         InvalidProxyMessage: if its answer is not HTTP.
-        ProxyError: if a SOCKS proxy refuses, or does not speak SOCKS.
+        ProxyError: if a SOCKS proxy refuses, or does not speak SOCKS. If that may pass, the cause is
+            an EOFError or a ConnectionError.
         OSError: if the network fails, TimeoutError among them.
     """
     if proxy.is_socks:
@@ -213,6 +218,9 @@ def _open_http_tunnel(
     try:
         response = _read_response(stream, parser, deadline)
     except (ValueError, EOFError, SecurityError) as exc:
+        if isinstance(exc, SecurityError) and parser.head is not None:
+            # Only its body is too large: the status says more.
+            raise InvalidProxyStatus(parser.partial()) from exc
         raise InvalidProxyMessage(f"did not receive a valid HTTP response: {exc}") from exc
     if not 200 <= response.status_code < 300:
         raise InvalidProxyStatus(response)
@@ -240,7 +248,7 @@ def _read_response(stream: Stream, parser: ResponseParser, deadline: float | Non
         # The stream looks at the clock only when there is nothing to read.
         if count == NOTHING or (deadline is not None and time.monotonic() >= deadline):
             if parser.head is not None:
-                return parser.head  # a refusal whose explanation never ends
+                return parser.partial()  # a refusal whose explanation never ends
             raise TimeoutError("timed out")
 
 
@@ -253,6 +261,7 @@ class _Carrier:
     def __init__(self, stream: Stream, deadline: float | None) -> None:
         self._stream = stream
         self._deadline = deadline
+        self.ended = False  # whether the stream has come to its end
 
     def connect(self, **_: Any) -> _Carrier:
         """Be connected, which has been done."""
@@ -269,6 +278,7 @@ class _Carrier:
         count = self._stream.recv_into(memoryview(buffer), self._deadline)
         if count == NOTHING:
             raise TimeoutError("timed out")
+        self.ended = count == 0 < size
         return bytes(buffer[:count])
 
     def close(self) -> None:
@@ -302,7 +312,19 @@ def _open_socks_tunnel(
         raise
     except Exception as exc:  # also of other kinds, when the proxy does not speak SOCKS
         reason = str(exc) or type(exc).__name__
-        raise ProxyError(f"proxy did not connect: {reason}") from exc
+        raise ProxyError(f"proxy did not connect: {reason}") from _find_cause(exc, carrier)
+
+
+def _find_cause(exc: Exception, carrier: _Carrier) -> Exception:
+    """Give the cause of a failure, of the class by which reconnecting tells what may pass."""
+    if carrier.ended:
+        cause: Exception = EOFError("connection closed in the middle of the SOCKS handshake")
+    elif getattr(exc, "error_code", None) in _PASSING:
+        cause = ConnectionError(str(exc))
+    else:
+        return exc
+    cause.__cause__ = exc
+    return cause
 
 
 def _look_up_here(

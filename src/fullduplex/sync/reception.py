@@ -185,16 +185,30 @@ class Reception:
         return connection if opened else None
 
 
-def run_handler(connection: ServerConnection, handler: Callable[[Any], None]) -> None:
-    """Run the application's handler, then close: with 1000, or 1011 if it raised something."""
+def run_handler(
+    connection: ServerConnection, handler: Callable[[Any], None]
+) -> BaseException | None:
+    """Run the application's handler, then close: with 1000, or 1011 if it raised something.
+
+    Returns:
+        What ended the handler if that is no Exception: SystemExit, KeyboardInterrupt. In a thread of
+        this package it ends no more than the handler; in somebody else's it is for them to see.
+    """
     code = CloseCode.NORMAL_CLOSURE
+    ended_by: BaseException | None = None
     try:
         handler(connection)
-    except BaseException:  # also SystemExit: it ends no more than the handler
+    except BaseException as exc:
         code = CloseCode.INTERNAL_ERROR
         connection.logger.error("connection handler failed", exc_info=True)
-    connection.close(code)
-    connection.logger.info("connection closed")
+        if not isinstance(exc, Exception):
+            ended_by = exc
+    try:
+        connection.close(code)
+        connection.logger.info("connection closed")
+        return ended_by
+    finally:
+        del ended_by  # it holds this frame
 
 
 def start_tls(sock: Any, context: ssl.SSLContext, deadline: float | None) -> Stream:

@@ -29,7 +29,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from ..frames import CloseCode
+from ..frames import Close, CloseCode
+from .closing import close_all
 from .dialing import Cancel
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Reconnecting:
                 if delay is None:
                     return
             self._logger.info("connecting again in %.1f seconds: %s", delay, reason)
-            self._stopped.wait(delay)
+            self._stopped.wait(min(delay, threading.TIMEOUT_MAX))
 
     def _next_delay(self, delays: Iterator[float] | None) -> tuple[Iterator[float], float | None]:
         """Give the series of delays, a new one if there is none, and its next one; None at its end."""
@@ -227,23 +228,25 @@ class Reconnecting:
         """Stop connecting, for good; from any thread, as often as one likes.
 
         A thread that waits for the next attempt, or is in the midst of one, is woken, and iteration
-        ends. The open connections are closed, so that the threads which use them come to the end of
-        their work.
+        ends. The open connections are closed, all at once, so that the threads which use them come to
+        the end of their work.
 
         Args:
             code: close code for the open connections.
             reason: close reason for them.
 
         Raises:
-            ProtocolError: for a code that may not be sent or a reason that is too long.
+            ProtocolError: for a code that may not be sent or a reason that is too long; nothing has
+                been stopped then.
         """
+        close = Close(code, reason)
+        close.check()
         self._stopped.set()
         with self._lock:
             attempts, connections = list(self._attempts), list(self._connections)
         for attempt in attempts:
             attempt.cancel()
-        for connection in connections:
-            connection.close(code, reason)
+        close_all(connections, close)
 
 
 def why_no_success(connection: Any, lifetime: float) -> str:

@@ -6,7 +6,9 @@ The rules are few, and each of them keeps something safe:
   unseen;
 - from ``wss://`` no redirect leads to ``ws://``: what was to be encrypted stays encrypted;
 - to another origin (scheme, host, port) go neither credentials nor cookies nor settings that were
-  made for the first one, and they do not come back if the way leads back.
+  made for the first one, and they do not come back if the way leads back. The caller's TLS context is
+  used everywhere, for it says whom to trust; it cannot be asked whether it has a certificate for the
+  client, so who gives one has to say ``cross_origin_redirects=False``.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from ..http11 import Response
     from ..uri import WebSocketURI
 
-__all__ = ["Target", "follow", "next_target", "same_origin", "strip_credentials"]
+__all__ = ["Target", "follow", "leads_on", "next_target", "same_origin", "strip_credentials"]
 
 _ENV = "FULLDUPLEX_MAX_REDIRECTS"
 
@@ -78,7 +80,7 @@ def next_target(target: Target, response: Response, fixed: str | None) -> Target
         target: what was refused.
         response: how.
         fixed: what ties the caller to the server that refused, for messages: a socket, which was
-            used up, or an address; None for nothing.
+            used up, an address, or a setting; None for nothing.
 
     Returns:
         The next target, or None if the refusal is final.
@@ -129,6 +131,11 @@ def redirect_location(response: Response) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
+def leads_on(response: Response) -> bool:
+    """Tell whether a response is a redirect that is followed; its body is of no interest then."""
+    return MAX_REDIRECTS != 0 and redirect_location(response) is not None
+
+
 def follow(uri: WebSocketURI, location: str) -> WebSocketURI:
     """Give the URI that a redirect leads to.
 
@@ -161,6 +168,11 @@ def follow(uri: WebSocketURI, location: str) -> WebSocketURI:
     if any(char <= " " or char == "\x7f" for char in location):
         raise InvalidURI(location, "spaces and control characters aren't allowed")
     new = parse_uri(target)
+    address, zone, _ = uri.host.partition("%")
+    if zone and new.host == address:
+        new.host = (
+            uri.host
+        )  # a zone means something on this machine only, and is never sent (RFC 6874 §1)
     if uri.secure and not new.secure:
         raise SecurityError(
             f"cannot follow a redirect from wss:// to the insecure {without_password(target)}"

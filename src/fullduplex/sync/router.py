@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import http
+import re
 import ssl as ssl_module
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import unquote
 
 from .server import Server, serve
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from .server_connection import ServerConnection
 
 __all__ = ["Router", "route", "unix_route"]
+
+_split_absolute: Final = re.compile(r"[a-z][a-z0-9+.-]*://([^/?#]*)(.*)", re.IGNORECASE).fullmatch
+"""Takes the absolute form of a request's target apart: authority, and path with query."""
 
 
 class Router:
@@ -54,6 +58,9 @@ class Router:
         """Give the host for the URLs of redirects."""
         if self.server_name is not None:
             return self.server_name
+        absolute = _split_absolute(request.path)
+        if absolute is not None:  # it counts more than the Host header (RFC 9112 §3.3)
+            return absolute[1].rpartition("@")[2]
         # ServerProtocol.accept() answers later to a request that has none, or several.
         hosts = request.headers.get_all("Host")
         return hosts[0] if hosts else ""
@@ -74,7 +81,11 @@ class Router:
         Returns:
             None if there is one; else a response, with 302 or 404.
         """
-        target, _, query = request.path.partition("?")
+        # A proxy may send the target in its absolute form (RFC 9112 §3.2.2).
+        absolute = _split_absolute(request.path)
+        target, _, query = (request.path if absolute is None else absolute[2]).partition("?")
+        if absolute is not None and not target:
+            target = "/"
         try:
             adapter = self.url_map.bind(
                 self.get_server_name(connection, request), url_scheme=self.url_scheme

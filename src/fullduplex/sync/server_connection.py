@@ -16,15 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ..frames import CloseCode
 from ..http11 import SERVER
 from ..protocol import State
 from ..roles import SEND
+from .closing import begin_close
 from .connection import Connection
-from .service import get_service
 
 if TYPE_CHECKING:
-    from ..frames import Close
     from ..http11 import Request, Response
     from ..server import ServerProtocol
     from ..stream import Stream
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Hooks", "ServerConnection", "begin_close", "open_connection"]
 
 OPEN: Final = State.OPEN
-CLOSING: Final = State.CLOSING
 NOTHING: Final = -1
 
 REQUEST_SIZE: Final = 2048
@@ -293,24 +290,6 @@ def answer(
             connection._lost(exc)
         raise
     return protocol.state is OPEN
-
-
-def begin_close(connection: ServerConnection, close: Close, deadline: float | None) -> None:
-    """Begin the closing handshake without waiting; `Connection.close` goes on with it."""
-    protocol = connection.protocol
-    with connection._changed:
-        if protocol.state is OPEN and protocol.outgoing:
-            protocol.fail(CloseCode.INTERNAL_ERROR, "close during fragmented message")
-        elif protocol.state is OPEN:
-            protocol.send_close(close.code, close.reason)
-        elif protocol.state is not CLOSING:
-            return
-    connection._closing()
-    due = connection._close_deadline
-    if deadline is not None and (due is None or due > deadline):
-        connection._close_deadline = deadline
-        get_service().schedule(connection, deadline)
-    connection._flush()
 
 
 def linger(stream: Stream) -> None:

@@ -5,24 +5,48 @@ development server does (``werkzeug.socket``), and gunicorn with the workers ``s
 ``gthread`` (``gunicorn.socket``). Each connection then occupies a thread of that server for as long
 as it lasts.
 
-There are two ways. `wsgi_app` makes a WSGI application out of a handler, to be mounted at a path.
-In a view of a framework, `accept_wsgi` does the opening handshake and returns the connection, and
-when that has been closed the view returns `taken_over`, in place of a response:
+There are two ways. `wsgi_app` makes a WSGI application out of a handler, to be mounted at a path, or
+to be returned by a view where the framework takes WSGI applications for responses, as Flask does:
 
 .. code-block:: python
 
-    @app.route("/echo")
-    def echo():
-        with accept_wsgi(request.environ) as connection:
+    def echo(connection):
+        for message in connection:
+            connection.send(message)
+
+    echo_app = wsgi_app(echo, origins=["https://example.com"])
+
+    @app.route("/echo", websocket=True)
+    def echo_view():
+        return echo_app
+
+In the midst of a view, `accept_wsgi` does the opening handshake and returns the connection. What the
+view returns in place of a response is `taken_over` when that has been closed, or `refusal` of what
+`accept_wsgi` raised:
+
+.. code-block:: python
+
+    @app.route("/echo", websocket=True)
+    def echo_view():
+        try:
+            connection = accept_wsgi(request.environ, origins=["https://example.com"])
+        except InvalidStatus as exc:
+            return refusal(exc)
+        with connection:
             for message in connection:
                 connection.send(message)
         return taken_over
+
+werkzeug finds a rule for the opening handshake only if it says ``websocket=True``; such a rule is for
+nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -34,9 +58,12 @@ from ..roles import SEND
 from .reception import Options, make_options, run_handler
 from .server_connection import ServerConnection, answer, find_response
 
-__all__ = ["accept_wsgi", "taken_over", "wsgi_app"]
+__all__ = ["accept_wsgi", "refusal", "taken_over", "wsgi_app"]
 
 SOCKET_KEYS = ("werkzeug.socket", "gunicorn.socket")
+
+KEPT_KEY = "fullduplex.kept"
+"""What keeps the descriptor of a TLS socket open in the environment until the request ends."""
 
 
 def wsgi_app(
@@ -45,6 +72,8 @@ def wsgi_app(
     """Make a WSGI application that serves WebSocket connections.
 
     Requests that cannot become one, or that ``process_request`` answers, get an ordinary response.
+    What ends a handler and is no Exception, as Ctrl-C is, goes on to the WSGI server, whose thread it
+    is, once the connection is closed with 1011.
 
     Args:
         handler: called for each open connection, as by `serve`.
@@ -63,7 +92,13 @@ def wsgi_app(
             connection = _accept(environ, None, made)
         except InvalidStatus as exc:
             return respond(exc.response, start_response)
-        run_handler(connection, handler)
+        ended_by = run_handler(connection, handler)
+        if ended_by is not None:
+            end_writing(environ)  # the server may want to say something to that
+            try:
+                raise ended_by
+            finally:
+                del ended_by  # not to hold what holds this frame
         return taken_over(environ, start_response)
 
     return app
@@ -82,22 +117,55 @@ def accept_wsgi(environ: dict[str, Any], *, sock: Any = None, **options: Any) ->
         then.
 
     Raises:
-        InvalidStatus: if the request was refused; nothing was sent, and ``response`` of the
-            exception is what the client should get.
+        InvalidStatus: if the request was refused; nothing was sent, and `refusal` makes of it what
+            the client should get.
         RuntimeError: if the WSGI server does not give its socket away.
         OSError: if the network failed.
     """
     return _accept(environ, sock, make_options(**options))
 
 
+def refusal(exc: InvalidStatus) -> Callable[[dict[str, Any], Any], Iterable[bytes]]:
+    """Make the WSGI application that sends what `accept_wsgi` refused a request with."""
+    response = exc.response  # not the exception, which would hold the frames that it came through
+    return lambda _, start_response: respond(response, start_response)
+
+
 def taken_over(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     """Be the WSGI application that ends a request whose socket was taken over.
 
-    Raises:
-        BrokenPipeError: always. To a WSGI server it says that the client has gone, so that it sends
-            nothing.
+    The socket is shut for writing, so that nothing can follow the connection's last frame. A WSGI
+    server that tries to send something learns what it knows well: that the client has gone.
+
+    Returns:
+        An iterator that raises BrokenPipeError, to servers that have not found out by themselves.
     """
-    raise BrokenPipeError(errno.EPIPE, "the connection was taken over")
+    start_response("200 OK", [])
+    return _say_nothing(environ, end_writing(environ))
+
+
+def end_writing(environ: dict[str, Any]) -> bool:
+    """Keep the WSGI server from writing to its socket; False if that is not to be found."""
+    try:
+        sock = find_socket(environ)
+    except RuntimeError:
+        return False
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+    return True
+
+
+def _say_nothing(environ: dict[str, Any], shut: bool) -> Iterator[bytes]:
+    try:
+        if shut:
+            # werkzeug takes the first item while a view still runs, where the error below would be
+            # an error of that view.
+            yield b""
+        raise BrokenPipeError(errno.EPIPE, "the connection was taken over")
+    finally:
+        kept = environ.pop(KEPT_KEY, None)
+        if kept is not None:
+            kept.close()
 
 
 def respond(response: Response, start_response: Any) -> Iterable[bytes]:
@@ -116,6 +184,9 @@ def _accept(environ: dict[str, Any], sock: Any, options: Options) -> ServerConne
         own = sock.dup()
     except NotImplementedError:  # ssl.SSLSocket
         own = sock
+        # Closing then waits for this: until the WSGI server has done with it, writing must fail as to
+        # a client that has gone, not as to a descriptor that was closed.
+        environ[KEPT_KEY] = sock.makefile("rb", buffering=0)
     connection: ServerConnection | None = None
     opened = False
     try:
@@ -124,6 +195,7 @@ def _accept(environ: dict[str, Any], sock: Any, options: Options) -> ServerConne
         opened = True
     finally:
         if not opened:
+            environ.pop(KEPT_KEY, None)
             if own is not sock:
                 own.close()
             sock.settimeout(timeout)  # the mode of the descriptor is common to both
