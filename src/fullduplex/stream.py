@@ -51,7 +51,7 @@ MASKED_PIECE: Final = 32768
 
 # Elsewhere a blocked wait may not notice shutdown() (macOS: cpython#154224), so it looks up now and then.
 LONGEST: Final = 3600.0
-"""Seconds of one wait at most: ``poll()`` counts in milliseconds, in 32 bits."""
+"""Seconds of one wait at most: the system takes no more than some weeks, and no infinity."""
 WAIT_SLICE: Final[float | None] = None if sys.platform.startswith("linux") else 0.25
 
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)

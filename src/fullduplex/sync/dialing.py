@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..exceptions import WebSocketException
+from ..stream import LONGEST
 
 if TYPE_CHECKING:
     from ..stream import Stream
@@ -42,9 +43,6 @@ ATTEMPT_DELAY: Final = 0.25
 
 CANCEL_DELAY: Final = 0.1
 """Seconds between looks at whether waiting has been cancelled, where nothing can wake us."""
-
-LONGEST: Final = 3600.0
-"""Seconds that are waited at once: the system takes no more than some weeks, and no infinity."""
 
 FIRST_PAUSE: Final = 0.001
 LAST_PAUSE: Final = 0.05
