@@ -195,7 +195,7 @@ class Protocol(machine.Machine):
             return data
         if self._pull_error is not None:
             raise self._pull_error
-        self._pull_error = self._interrupted
+        self._begin_pull()
         try:
             data = self._pull_message(as_bytes)
         except Exception as exc:
@@ -203,6 +203,12 @@ class Protocol(machine.Machine):
             raise
         self._pull_error = None
         return data
+
+    def _begin_pull(self) -> None:
+        """Note what is final if a signal's handler ends this pull, unless there is nothing that could be lost."""
+        decoder = self.decoder
+        if decoder.pending or decoder.mid_message or self._assembler is not None:
+            self._pull_error = self._interrupted
 
     def _pull_message(self, as_bytes: bool) -> bytes | str | None:
         """Do what `pull` does, through the extensions."""
@@ -230,7 +236,7 @@ class Protocol(machine.Machine):
             return data
         if self._pull_error is not None:
             raise self._pull_error
-        self._pull_error = self._interrupted
+        self._begin_pull()
         try:
             data = self._pull_next_fragment()
         except Exception as exc:

@@ -163,13 +163,18 @@ def test_an_interrupted_pure_decoder(
         pytest.skip("the compiled one runs no handlers")
     decoder = fd.codec.Decoder(masked=False)
     frame = fd.codec.build_frame(BINARY, b"message")
-    with decoder.get_buffer() as space:
-        space[: len(frame)] = frame
-    decoder.buffer_updated(len(frame))
 
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
 
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "_parse_header", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(decoder, method)()
+    assert getattr(decoder, method)() is None  # there was nothing to lose
+    with decoder.get_buffer() as space:
+        space[: len(frame)] = frame
+    decoder.buffer_updated(len(frame))
     with monkeypatch.context() as patch:
         patch.setattr(decoder, "_parse_header", interrupt)
         with pytest.raises(KeyboardInterrupt):

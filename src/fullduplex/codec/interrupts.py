@@ -15,16 +15,17 @@ def interrupted() -> ConnectionAbortedError:
 
 
 def final_if_interrupted(pull: Pull) -> Pull:
-    """Make a pull note in ``_error``, which is final, that it was interrupted, by Ctrl-C say."""
+    """Make a pull that had something to do note in ``_error``, which is final, that Ctrl-C say interrupted it."""
 
     @functools.wraps(pull)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        idle = not self.pending and not self.mid_message
         try:
             return pull(self, *args, **kwargs)
         except Exception:
             raise  # the steps know which of them are final
         except BaseException:
-            if self._error is None:
+            if self._error is None and not idle:
                 self._error = interrupted()
             raise
 
