@@ -169,10 +169,9 @@ def follow(uri: WebSocketURI, location: str) -> WebSocketURI:
         raise InvalidURI(location, "spaces and control characters aren't allowed")
     new = parse_uri(target)
     address, zone, _ = uri.host.partition("%")
+    # A zone means something on this machine only, and is never sent (RFC 6874 §1).
     if zone and new.host == address:
-        new.host = (
-            uri.host
-        )  # a zone means something on this machine only, and is never sent (RFC 6874 §1)
+        new.host = uri.host
     if uri.secure and not new.secure:
         raise SecurityError(
             f"cannot follow a redirect from wss:// to the insecure {without_password(target)}"

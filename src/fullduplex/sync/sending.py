@@ -210,9 +210,8 @@ class SendingConnection(keepalive.TimedConnection):
                 self._write_fragment(item, False, deadline)
             self._write_fragment(b"", True, deadline)
         except BaseException:
-            if (
-                self.protocol.is_open
-            ):  # so it is for what another connection's end raised in the iterable, too
+            # Open it is also if the iterable raised that another connection is closed.
+            if self.protocol.is_open:
                 self._fail_fragments(deadline)
             raise
 

@@ -303,9 +303,8 @@ class Server:
             self._loop_ended.wait()
         for sock, file in zip(self.sockets, self._files, strict=True):
             if sock.fileno() >= 0:
-                if (
-                    self._pid == os.getpid()
-                ):  # in a forked child, the socket is that of others as well
+                # In a forked child, the file belongs to others as well.
+                if self._pid == os.getpid():
                     remove_socket_file(sock, file)
                 sock.close()
 
