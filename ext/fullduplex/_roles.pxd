@@ -18,12 +18,12 @@ cdef class Role:
     cdef fdx_atomic state         # FREE or the kind of the owner
     cdef fdx_atomic waiters       # threads in acquire()
     cdef fdx_atomic queued        # those of them that are in the queue
-    cdef unsigned long thread     # the owner's; 0 if there is none
+    cdef size_t thread            # the owner's; 0 if there is none
     cdef bint native              # threads are the system's
     cdef list queue               # those who have waited for long, in order, each with its thread; the condition guards it
     cdef object changed           # the connection's condition
 
-    cdef unsigned long current(self) noexcept
+    cdef size_t current(self) noexcept
     cpdef bint contended(self) noexcept
     cpdef int try_acquire(self, int kind=*) noexcept
     cdef bint _wait_for_it(self, int kind, timeout) except -1

@@ -27,9 +27,9 @@ cdef class Role:
         # gevent and others put a function of theirs in its place: their threads share one of the system.
         self.native = type(threading.get_ident) is BuiltinFunctionType
 
-    cdef unsigned long current(self) noexcept:
+    cdef size_t current(self) noexcept:
         """Give the calling thread's number."""
-        return PyThread_get_thread_ident() if self.native else <unsigned long>threading.get_ident()
+        return PyThread_get_thread_ident() if self.native else <size_t>threading.get_ident()
 
     @property
     def owner(self):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from . import machine
 from .codec import Assembler, Utf8Validator, decode_text
+from .codec.interrupts import from_handler
 from .exceptions import (
     PayloadTooBig,
     ProtocolError,
@@ -199,7 +200,8 @@ class Protocol(machine.Machine):
         try:
             data = self._pull_message(as_bytes)
         except Exception as exc:
-            self._pull_error = exc
+            if not from_handler(exc):
+                self._pull_error = exc
             raise
         self._pull_error = None
         return data
@@ -240,7 +242,8 @@ class Protocol(machine.Machine):
         try:
             data = self._pull_next_fragment()
         except Exception as exc:
-            self._pull_error = exc
+            if not from_handler(exc):
+                self._pull_error = exc
             raise
         self._pull_error = None
         return data

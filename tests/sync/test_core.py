@@ -212,3 +212,31 @@ def test_a_bytearray_can_grow_where_a_message_did_not_fit(fd: ModuleType) -> Non
             buffer.extend(bytes(6))
         assert connection.recv_into(buffer, TIMEOUT) == 10
         buffer.append(0)
+
+
+def test_the_end_does_not_overtake_the_close_frame(fd: ModuleType) -> None:
+    """A reader gets the peer's, and queues the answer, while another thread writes a pong."""
+
+    class Overtaken(fd.protocol.Protocol):  # type: ignore[misc]
+        taken = 0
+
+        def take_control(self) -> bytes:
+            data = bytes(super().take_control())
+            self.taken += 1
+            if self.taken == 1:  # what the reader does then; the writer role is not free for it
+                self.receive_control(8, b"\x03\xe8")
+                connection._due = True
+            return data
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(TIMEOUT)
+        connection = fd.sync.connection.Connection(
+            ours, Overtaken(fd.protocol.Side.SERVER), ping_interval=None
+        )
+        connection.pong(b"x")
+        received = b""
+        while data := theirs.recv(100):
+            received += data
+        assert received == b"\x8a\x01x\x88\x02\x03\xe8"
+    connection.close()

@@ -228,3 +228,47 @@ def test_close_frames_are_not_due_twice(fd: ModuleType) -> None:
         peer.expect(CLOSE)
         peer.close()
         assert connection.wait_closed(TIMEOUT)
+
+
+def test_a_handler_interrupts_a_pull(fd: ModuleType) -> None:
+    """Its time-out is what the call raises, and the message is known to be lost."""
+    error = TimeoutError("mine")
+
+    class Alarmed(Interrupting):
+        def strike(self, which: str) -> None:
+            if self.armed and which == self.which:
+                self.armed = False
+                raise error
+
+    extension = Alarmed(deflate(fd), "decode")
+    with link(fd, extensions=[extension], close_timeout=0.1) as (connection, peer):
+        assert connection._reader.try_acquire(fd.roles.WAIT) == fd.roles.FREE
+        data = deflate(fd).encode(fd.frames.Frame(fd.frames.Opcode.TEXT, b"lost")).data
+        peer.sock.sendall(fd.codec.build_frame(TEXT, data, rsv1=True))
+        extension.armed = True
+        with pytest.raises(TimeoutError) as caught:
+            connection._read_ahead(None)
+        assert caught.value is error
+        connection._leave_reader()
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as closed:
+            connection.recv()
+        assert isinstance(closed.value.__cause__, ConnectionAbortedError)
+
+
+def test_a_message_whose_recv_is_interrupted_as_it_ends_is_not_lost(
+    fd: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler raises while the service is told that nobody reads any more."""
+    with link(fd) as (connection, _):
+        service = fd.sync.service.get_service()
+
+        def interrupt(connection: Any) -> None:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(service, "adopt", interrupt)
+        connection._put_back("message")
+        connection._watch = fd.sync.service.BLOCKED
+        with pytest.raises(KeyboardInterrupt):
+            connection.recv()
+        assert connection.recv(TIMEOUT) == "message"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from types import ModuleType
 
 import pytest
 
+from ..streams import tcp_pair
 from .links import (
     BINARY,
     CLOSE,
@@ -126,6 +128,37 @@ def test_an_interval_that_leaves_no_time(fd: ModuleType, interval: float) -> Non
         fd.sync.client.connect("ws://127.0.0.1:1", ping_interval=interval)
     with pytest.raises(ValueError, match="ping_interval"):
         fd.sync.server.serve(print, "127.0.0.1", 0, ping_interval=interval)
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="the system does not say what was taken"
+)
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_large_frame_to_a_peer_that_reads_slowly(fd: ModuleType, unread: bool) -> None:
+    """The ping waits behind it, for longer than a pong may take; but the peer takes bytes all the time."""
+    ours, theirs = tcp_pair()
+    theirs.settimeout(TIMEOUT)
+    protocol = fd.protocol.Protocol(fd.protocol.Side.SERVER)
+    with theirs:
+        connection = fd.sync.connection.Connection(
+            ours, protocol, ping_interval=0.1, ping_timeout=0.3, max_queue=1
+        )
+        connection.start_keepalive()
+        if unread:
+            for _ in range(3):
+                theirs.sendall(b"\x81\x81\0\0\0\0x")
+            eventually(connection._inbox_full)
+        left = 1 << 25
+        with Background(lambda: connection.send(bytes(left))) as sender:
+            end = time.monotonic() + 1.0
+            while left > 0:
+                chunk = theirs.recv(1 << 17)
+                assert chunk
+                left -= len(chunk)
+                if time.monotonic() < end:
+                    time.sleep(0.01)
+            sender.result()
+    connection.close()
 
 
 def test_without_a_ping_timeout_it_never_fails(fd: ModuleType) -> None:

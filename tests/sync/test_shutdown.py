@@ -23,6 +23,7 @@ from .serving import (
     quiet,
     read_all,
     request,
+    run_script,
     running,
 )
 
@@ -518,3 +519,27 @@ def test_socket_file_is_its_makers(fd, tmp_path):
     assert os.path.exists(path)
     server.shutdown()
     assert not os.path.exists(path)
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
+def test_socket_file_of_a_daemon(fd, tmp_path):
+    """Whose maker has gone: it removes the file, so that it can be started again."""
+    path = str(tmp_path / "socket")
+    result = run_script(
+        fd,
+        f"""
+import os, time
+from fullduplex.sync.server import unix_serve
+
+server = unix_serve(print, {path!r})
+maker = os.getpid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == maker:
+    time.sleep(0.01)
+assert os.path.exists({path!r})
+server.shutdown()
+print(os.path.exists({path!r}), flush=True)
+""",
+    )
+    assert (result.stdout, result.stderr) == ("False\n", "")

@@ -31,8 +31,8 @@ cdef class ConnectionCore:
     cdef public int _watch
     cdef public dict _pings
     cdef public double _latency
-    cdef public Py_ssize_t _sent_before
-    cdef public double _sent_since
+    cdef public object _progress
+    cdef public double _progress_since
     cdef public object _keepalive
     cdef public double _ping_due
     cdef public object _close_deadline

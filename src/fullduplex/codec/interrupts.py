@@ -22,11 +22,15 @@ def final_if_interrupted(pull: Pull) -> Pull:
         idle = not self.pending and not self.mid_message
         try:
             return pull(self, *args, **kwargs)
-        except Exception:
-            raise  # the steps know which of them are final
-        except BaseException:
-            if self._error is None and not idle:
-                self._error = interrupted()
+        except BaseException as exc:
+            # Of others the steps know which are final.
+            if (not isinstance(exc, Exception) or from_handler(exc)) and not idle:
+                self._error = self._error or interrupted()
             raise
 
     return cast(Pull, guarded)
+
+
+def from_handler(exc: BaseException) -> bool:
+    """Tell whether a time-out is no network's, but what a signal's handler raised to end the call."""
+    return isinstance(exc, TimeoutError) and exc.errno is None

@@ -243,19 +243,34 @@ class Connection(sending.SendingConnection):
             ahead: Data | None = self._enter_reader(deadline, "recv", decode is False)
             if ahead is not None:
                 return self._decode(ahead) if decode and not isinstance(ahead, str) else ahead
+        data: Any = None
         try:
             if self._streaming:
                 self._check_streaming("recv")
-            data: Data = self._next(deadline, decode is False)
+            data = self._next(deadline, decode is False)
         finally:
             # As _leave_reader(), which is called only if there is something to see to: this is the hot path.
             self._reads += 1
             self._reader.release()
             if not self._watch or self._due or self._draining or self.protocol.is_closed:
-                self._left_reader()
+                try:
+                    self._left_reader()
+                except BaseException:  # a signal's handler: this call does not give the message
+                    self._put_back(data)
+                    raise
         if decode and not isinstance(data, str):
             return self._decode(data)
-        return data
+        return data  # type: ignore[no-any-return]
+
+    def _put_back(self, data: Data | None) -> None:
+        """Be the next message, again."""
+        if data is None:
+            return
+        size = len(data) + ITEM_BYTES
+        with self._mutex:
+            self._inbox.appendleft((data, None, 1, size))
+            self._inbox_frames += 1
+            self._inbox_bytes += size
 
     def _check_streaming(self, what: str) -> None:
         # With the reader role: a recv_streaming() that has just begun noted so before it left.
@@ -313,11 +328,7 @@ class Connection(sending.SendingConnection):
             size = len(data)
             if size > len(target):
                 text = self._last_was_text() if ahead is None else isinstance(ahead, str)
-                counted = size + ITEM_BYTES
-                with self._mutex:
-                    self._inbox.appendleft((data.decode() if text else data, None, 1, counted))
-                    self._inbox_frames += 1
-                    self._inbox_bytes += counted
+                self._put_back(data.decode() if text else data)
                 raise BufferError(
                     f"a message of {size} bytes does not fit into {len(target)} bytes"
                 )
@@ -495,7 +506,7 @@ class Connection(sending.SendingConnection):
         close = Close(code, reason)
         close.check()
         if not self.protocol.is_open:
-            if self.protocol.is_closed:
+            if self.protocol.is_closed or (self._stream.aborted and self.protocol.handshake_exc):
                 return
             self._check_state()
         with self._mutex:

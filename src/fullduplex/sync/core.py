@@ -25,6 +25,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from ..codec.interrupts import from_handler
 from ..exceptions import ConcurrencyError, InvalidState
 from ..frames import Opcode
 from ..machine import bare
@@ -95,8 +96,8 @@ class ConnectionCore:
         self._watch = TICKING
         self._pings: dict[bytes, Ping] = {}
         self._latency = 0.0
-        self._sent_before = -1  # frames, at the last look whether sending is stuck, and since when
-        self._sent_since = 0.0
+        self._progress: tuple[int, bytes] | None = None  # of sending, and since when it is that
+        self._progress_since = 0.0
         self._keepalive: Ping | None = None
         self._ping_due = 0.0
         self._close_deadline: float | None = None
@@ -174,8 +175,8 @@ class ConnectionCore:
             else:
                 count = stream.read(self.protocol.decoder, deadline)
         except OSError as exc:
-            if isinstance(exc, TimeoutError) and exc.errno is None:
-                raise  # not the network's: a signal's handler wants this call to end
+            if from_handler(exc):
+                raise
             self._end(exc)
             return 0
         if count == 0:
@@ -298,25 +299,10 @@ class ConnectionCore:
             and not self._stream.unsent()
         )
 
-    def _on_pong(self, payload: bytes) -> None:
-        """Acknowledge the ping with this payload and those before it (RFC 6455 §5.5.3)."""
-        acknowledged = []
-        with self._mutex:
-            if payload not in self._pings:
-                return  # unsolicited, or for a ping that was acknowledged already
-            for key, ping in list(self._pings.items()):
-                del self._pings[key]
-                acknowledged.append(ping)
-                if key == payload:
-                    self._latency = time.monotonic() - ping.sent
-                    break
-        for ping in acknowledged:
-            ping.event.set()
-        if self.protocol.debug:
-            self.protocol.logger.debug("= pong after %.1f ms", 1000 * self._latency)
-
     def _on_violation(self, exc: Exception) -> None:
         """Note an error found while reading ahead: messages before it may be taken and answered first."""
+        if from_handler(exc):
+            raise exc
         bare(exc)
         self._violation = exc
         self._violation_due = time.monotonic() + VIOLATION_GRACE
@@ -413,7 +399,13 @@ class ConnectionCore:
                         with self._mutex:
                             data = protocol.take_control()
                         done = stream.try_write(data)
-                    if done and protocol.end_wanted and not protocol.eof_sent:
+                    # In this order: the Close frame is queued before the end is wanted.
+                    if (
+                        done
+                        and protocol.end_wanted
+                        and not protocol.control
+                        and not protocol.eof_sent
+                    ):
                         protocol.eof_sent = True
                         stream.shutdown_write()
             except OSError as exc:
@@ -502,7 +494,7 @@ class ConnectionCore:
         return True
 
     def _on_timer(self, now: float) -> None:
-        raise NotImplementedError  # `keepalive` brings it and the next two
+        raise NotImplementedError  # `keepalive` brings it and the next ones
 
     def _on_bug(self, exc: Exception) -> None:
         raise NotImplementedError
@@ -510,10 +502,15 @@ class ConnectionCore:
     def _after_fork(self) -> None:
         raise NotImplementedError
 
+    def _on_pong(self, payload: bytes) -> None:
+        raise NotImplementedError
+
     # Ending
 
     def _fail(self, exc: Exception) -> None:
         """Fail the connection for an error in what came (RFC 6455 §7.1.7)."""
+        if from_handler(exc):
+            raise exc
         self._violation = None
         with self._mutex:
             self.protocol.fail_for(exc)
@@ -539,13 +536,6 @@ class ConnectionCore:
     def _watch_closing(self) -> None:
         """Have the service enforce the deadline of closing."""
         get_service().schedule(self, self._close_deadline)  # type: ignore[arg-type]
-
-    def _cut(self) -> None:
-        """The deadline of closing has come: end the connection as it is."""
-        with self._mutex:
-            if self.protocol.parser_exc is None and not self.protocol.is_closed:
-                self.protocol.parser_exc = TimeoutError("timed out while closing connection")
-        self._begin_end()
 
     def _begin_end(self) -> None:
         """Cut the stream, which wakes reader and writer, and see that somebody reads the end."""

@@ -5,8 +5,11 @@ And what happens once in a while: a bug in a call of the service, a fork.
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 import time
+from typing import Any
 
 from ..conditions import wait_for_change
 from ..exceptions import ConcurrencyError
@@ -40,6 +43,13 @@ class TimedConnection(core.ConnectionCore):
         if self._ping_due and now >= self._ping_due:
             self._keep_alive(now)
 
+    def _cut(self) -> None:
+        """The deadline of closing has come: end the connection as it is."""
+        with self._mutex:
+            if self.protocol.parser_exc is None and not self.protocol.is_closed:
+                self.protocol.parser_exc = TimeoutError("timed out while closing connection")
+        self._begin_end()
+
     def _fail_late(self, violation: Exception) -> None:
         """Fail for what was found while reading ahead; nobody asked for it in time."""
         self._fail(violation)
@@ -66,8 +76,7 @@ class TimedConnection(core.ConnectionCore):
             else:
                 self._keepalive = self._send_ping(new_payload(), False)
                 self._plan_ping(now + min(interval, timeout))
-        elif now < ping.sent + (timeout or 0.0) or (self._inbox_full() and not self._stalled(now)):
-            # Not due yet; or we do not read, since the application does not: the pong may lie in the socket.
+        elif now < ping.sent + (timeout or 0.0) or self._excused(ping, now):
             self._keepalive = ping
             # A pong that is late by a moment must not put off the next ping until the time-out.
             due = min(ping.sent + (timeout or 0.0), now + interval)
@@ -84,14 +93,41 @@ class TimedConnection(core.ConnectionCore):
             self._flush()
             self._begin_end()
 
-    def _stalled(self, now: float) -> bool:
-        """Tell whether one frame has been on its way out for as long as a pong may take: the peer does not read."""
-        sent = self.protocol.encoder.frames_sent
-        busy = self._writer.owner != FREE or self._stream.unsent()
-        if not busy or sent != self._sent_before:
-            self._sent_before, self._sent_since = sent, now
+    def _on_pong(self, payload: bytes) -> None:
+        """Acknowledge the ping with this payload and those before it (RFC 6455 §5.5.3)."""
+        acknowledged = []
+        with self._mutex:
+            if payload not in self._pings:
+                return  # unsolicited, or for a ping that was acknowledged already
+            for key, ping in list(self._pings.items()):
+                del self._pings[key]
+                acknowledged.append(ping)
+                if key == payload:
+                    self._latency = time.monotonic() - ping.sent
+                    break
+        for ping in acknowledged:
+            ping.event.set()
+        if self.protocol.debug:
+            self.protocol.logger.debug("= pong after %.1f ms", 1000 * self._latency)
+
+    def _excused(self, ping: Ping, now: float) -> bool:
+        """Tell whether a pong that is late is so for what is not the peer's fault.
+
+        The ping may wait behind a large frame; or we do not read, since the application does not, and the pong lies in
+        the socket. Neither counts while the peer takes nothing of what is being sent.
+        """
+        with self._mutex:
+            queued = any(opcode == Opcode.PING for opcode, _, _ in self.protocol.control)
+        if not queued and not self._inbox_full():
             return False
-        return now >= self._sent_since + (self.ping_timeout or 0.0)
+        busy = self._writer.owner != FREE or self._stream.unsent()
+        progress = (self.protocol.encoder.frames_sent, acknowledged(self._stream.sock))
+        if not busy or progress != self._progress:
+            self._progress, self._progress_since = progress, now
+            if queued:
+                ping.sent = now  # its time begins when it goes out
+            return True
+        return now < self._progress_since + (self.ping_timeout or 0.0)
 
     def _plan_ping(self, when: float) -> None:
         self._ping_due = when
@@ -200,3 +236,14 @@ class TimedConnection(core.ConnectionCore):
         self._stream.after_fork()
         self.protocol.decoder.after_fork()
         self._watch = BLOCKED
+
+
+def acknowledged(sock: Any) -> bytes:
+    """Give what tells how many bytes a TCP peer has taken; always the same where the system does not say."""
+    if not sys.platform.startswith("linux"):
+        return b""
+    try:
+        # tcpi_bytes_acked of struct tcp_info
+        return bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)[120:])
+    except (OSError, AttributeError, TypeError):
+        return b""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..client import ClientProtocol
+from ..codec.interrupts import from_handler
 from ..datastructures import Headers
 from ..exceptions import InvalidHandshake, InvalidStatus, SecurityError
 from ..extensions.permessage_deflate import enable_client_permessage_deflate
@@ -411,8 +412,8 @@ def shake_hands(
         try:
             count = stream.recv_into(view, deadline)
         except OSError as exc:
-            if isinstance(exc, TimeoutError) and exc.errno is None:
-                raise  # not the network's: a signal's handler wants this call to end
+            if from_handler(exc):
+                raise
             lost = lost or exc
         if count > 0:
             protocol.receive_data(view[:count])

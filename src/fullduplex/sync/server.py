@@ -303,8 +303,8 @@ class Server:
             self._loop_ended.wait()
         for sock, file in zip(self.sockets, self._files, strict=True):
             if sock.fileno() >= 0:
-                # In a forked child, the file belongs to others as well.
-                if self._pid == os.getpid():
+                # It is not a child's of the process that made it, but a daemon's, whose maker has gone.
+                if self._pid != os.getppid():
                     remove_socket_file(sock, file)
                 sock.close()
 
