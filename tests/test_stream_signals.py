@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from .streams import SOON, arguments, fill, masked, read_exactly
+from .streams import SOON, arguments, fill, masked, read_exactly, tls_contexts, tls_pair
 
 
 @pytest.fixture(params=["open_stream", "SocketStream"])
@@ -132,3 +134,69 @@ def test_exception_of_a_signal_handler_ends_the_call(
     finally:
         signal.signal(signal.SIGUSR1, old)
     assert stopped == [signal.SIGUSR1]
+
+
+def interrupted_at(place: int, call: Callable[..., object], *args: object) -> bool:
+    """Call something, and raise at one of the places where handlers of signals run; False if there are fewer.
+
+    These are the beginning of each function that is written in Python, and the end of each that is not.
+    """
+    left = place
+
+    def look(frame: Any, event: str, arg: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(
+            ("/stream.py", "/pure.py")
+        ):
+            if left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+            left -= 1
+
+    sys.setprofile(look)
+    try:
+        call(*args)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+@contextlib.contextmanager
+def layered(fd: ModuleType, layers: int, contexts: Any) -> Iterator[tuple[Any, Any]]:
+    """Two connected streams with so many layers of TLS."""
+    streams: Any = tuple(fd.stream.open_stream(sock) for sock in socket.socketpair())
+    try:
+        for _ in range(layers):
+            streams = tls_pair(fd, streams, *contexts)
+        yield streams
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_what_came_before_a_handler_raised_is_not_lost(fd: ModuleType, layers: int) -> None:
+    """Or, where OpenSSL does not say how much it was, that is known."""
+    if fd.IMPLEMENTATION != "pure":
+        pytest.skip("the compiled one runs no handlers")
+    contexts = tls_contexts()
+    gaps = place = 0
+    interrupted = True
+    while interrupted:
+        with layered(fd, layers, contexts) as (stream, peer):
+            decoder = fd.codec.Decoder(masked=False)
+            peer.write(fd.codec.build_frame(2, b"first"), None)
+            interrupted = interrupted_at(place, stream.read, decoder, None)
+            peer.write(fd.codec.build_frame(2, b"second"), None)
+            try:
+                for expected in (b"first", b"second"):
+                    while (message := decoder.pull()) is None:
+                        stream.read(decoder, time.monotonic() + 60)
+                    assert message == expected
+            except ConnectionAbortedError:
+                gaps += 1
+        place += 1
+    assert place > 5
+    assert gaps <= layers * 5

@@ -369,6 +369,11 @@ cdef class FdStream(Stream):
             PyBuffer_Release(&target)
         return count
 
+    cpdef _receive_counted(self, view, deadline, list came):
+        cdef Py_ssize_t count = self.recv_into(view, deadline)
+        if count >= 0:
+            came.append(count)
+
     cdef Py_ssize_t _send(self, const uint8_t *data, size_t size, bint wait) except -2:
         """Send once: the number of bytes, 0 if the network takes none now."""
         cdef Py_ssize_t count

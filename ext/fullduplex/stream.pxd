@@ -19,6 +19,7 @@ cdef class Stream:
     cpdef bint pending(self) except? -1
     cpdef Py_ssize_t read(self, CDecoder decoder, deadline) except? -2
     cpdef Py_ssize_t recv_into(self, view, deadline) except? -2
+    cpdef _receive_counted(self, view, deadline, list came)
     cpdef Py_ssize_t send_some(self, data) except? -2
     cpdef bint wait_writable(self, deadline) except? -1
     cpdef bint write(self, data, deadline) except? -1
@@ -53,5 +54,5 @@ cdef class TLSStream(Stream):
     cdef bint _gap                # bytes that came are lost, so what follows makes no sense
 
     cdef Py_ssize_t _fetch(self, deadline) except? -2
-    cdef Py_ssize_t _decrypt(self, view) except? -2
+    cdef _decrypt(self, view, list came)
     cdef int _check_gap(self) except -1

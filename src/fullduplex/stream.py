@@ -80,17 +80,31 @@ class Stream:
 
     def read(self, decoder: Decoder, deadline: float | None) -> int:
         """Read once into the decoder: the number of bytes, 0 at the end of the stream, or NOTHING in time."""
+        came: list[int] = []
         view = decoder.get_buffer()
         try:
-            count = self.recv_into(view, deadline)
-        finally:
-            view.release()
-        if count > 0:
-            decoder.buffer_updated(count)
+            try:
+                self._receive_counted(view, deadline, came)
+            finally:
+                view.release()
+            count = came[0] if came else NOTHING
+            if count > 0:
+                decoder.buffer_updated(count)
+                came.clear()
+        except BaseException:
+            if came:  # a signal's handler raised
+                decoder.buffer_updated(came[0])
+            raise
         return count
 
     def recv_into(self, view: memoryview, deadline: float | None) -> int:
         """Read once into ``view``; returns as `read` does."""
+        came: list[int] = []
+        self._receive_counted(view, deadline, came)
+        return came[0] if came else NOTHING
+
+    def _receive_counted(self, view: memoryview, deadline: float | None, came: list[int]) -> None:
+        """Read once into ``view``, and append the number of bytes to ``came``, also when a signal's handler raises."""
         raise NotImplementedError
 
     def send_some(self, data: BytesLike) -> int:
@@ -219,23 +233,28 @@ class SocketStream(Stream):
         if self._mutex is not None:
             self._mutex = threading.RLock()
 
-    def recv_into(self, view: memoryview, deadline: float | None) -> int:
+    def _receive_counted(self, view: memoryview, deadline: float | None, came: list[int]) -> None:
         if self.blocking and deadline == 0.0:
-            return NOTHING  # there is no way to look without waiting
+            return  # there is no way to look without waiting
         while True:
             try:
+                # By one call that Python's signals do not interrupt: what the socket gave up is counted.
                 if self._mutex is None:
-                    return int(self.sock.recv_into(view))
-                with self._mutex:
-                    return int(self.sock.recv_into(view))
+                    came.extend(map(self.sock.recv_into, (view,)))
+                else:
+                    with self._mutex:
+                        came.extend(map(self.sock.recv_into, (view,)))
+                return
             except _WOULD_BLOCK:
                 pass
             except ssl.SSLEOFError:
-                return 0
+                came.append(0)
+                return
             if self.aborted:
-                return 0
+                came.append(0)
+                return
             if not self._wait(False, deadline):
-                return NOTHING
+                return
 
     def send_some(self, data: BytesLike) -> int:
         try:
@@ -370,10 +389,16 @@ class TLSStream(Stream):
 
     def _fetch(self, deadline: float | None) -> int:
         """Receive ciphertext; returns as `read` does."""
-        count = self.raw.recv_into(self._input_view, deadline)
+        came: list[int] = []
+        try:
+            self.raw._receive_counted(self._input_view, deadline, came)
+            count = came[0] if came else NOTHING
+        except BaseException:
+            self._gap = self._gap or bool(came)
+            raise
         if count > 0:
+            self._gap = True
             with self._mutex:
-                self._gap = True
                 self._give_ciphertext(self._input_view[:count])
                 self._gap = False
                 self._unread = True
@@ -386,39 +411,38 @@ class TLSStream(Stream):
     def pending(self) -> bool:
         return self._unread or self.raw.pending()
 
-    def recv_into(self, view: memoryview, deadline: float | None) -> int:
+    def _receive_counted(self, view: memoryview, deadline: float | None, came: list[int]) -> None:
         self._check_gap()
         while True:
             if self._unread:
-                count = self._decrypt(view)
-                if count != NOTHING:
-                    return count
+                self._decrypt(view, came)
+                if came:
+                    return
             count = self._fetch(deadline)
             if count == NOTHING:
-                return NOTHING
+                return
             if count == 0:
                 # Whether or not the peer said so (close_notify), the stream is at its end: WebSocket
                 # has Close frames against truncation.
-                return 0
+                came.append(0)
+                return
 
-    def _decrypt(self, view: memoryview) -> int:
+    def _decrypt(self, view: memoryview, came: list[int]) -> None:
         size = len(view)
         with self._mutex:
             try:
-                # With a buffer to read into, it returns how many bytes it put there.
-                count: int = self._decrypt_into(size, view)
+                # With a buffer to read into, it returns how many bytes it put there. One call, as in SocketStream.
+                came.extend(map(self._decrypt_into, (size,), (view,)))
+                # A read gives the rest of one record: more of it is left only if the view is full.
+                self._unread = came[0] == size or self._incoming.pending > 0
             except ssl.SSLWantReadError:
                 self._unread = False
-                return NOTHING
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return 0
+                came.append(0)
             except BaseException:
-                # A signal's handler raises after OpenSSL gave the bytes; nobody knows how many.
-                self._gap = True
+                # A signal's handler may raise after OpenSSL gave the bytes, so that nobody knows how many.
+                self._gap = not came
                 raise
-            # A read gives the rest of one record: more of it is left only if the view is full.
-            self._unread = count == size or self._incoming.pending > 0
-        return count
 
     def write(self, data: BytesLike, deadline: float | None) -> bool:
         if self.backlog or self.raw.backlog or len(data) > self._piece:

@@ -449,3 +449,24 @@ def test_log_records_carry_the_connection(fd: ModuleType, caplog: pytest.LogCapt
         assert any("answer" in text and text.startswith(">") for text in texts)
         assert all(vars(record)["websocket"] is connection for record in caplog.records)
         caplog.clear()
+
+
+@pytest.mark.parametrize("name", ["ping", "pong"])
+def test_a_control_frame_that_finds_the_network_gone_says_so(fd: ModuleType, name: str) -> None:
+    with link(fd) as (connection, _peer):
+        connection.socket.shutdown(socket.SHUT_WR)
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+            getattr(connection, name)()
+        assert isinstance(caught.value.__cause__, BrokenPipeError)
+        assert connection.state is fd.protocol.State.CLOSED
+
+
+@pytest.mark.parametrize("name", ["ping", "pong"])
+def test_a_control_frame_that_finds_the_network_gone_ends_recv(fd: ModuleType, name: str) -> None:
+    with link(fd) as (connection, _peer), Background(connection.recv) as receiver:
+        wait_reading(connection)
+        connection.socket.shutdown(socket.SHUT_WR)
+        for call in (getattr(connection, name), receiver.result):
+            with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+                call()
+            assert isinstance(caught.value.__cause__, BrokenPipeError)

@@ -277,9 +277,11 @@ class Decoder:
             raise ValueError(f"a count of bytes is not negative: {count}")
         if count > self._offered:
             raise ValueError(f"{count} bytes do not fit into the {self._offered} that were offered")
-        self._offered = 0
+        piece = memoryview(self._space)[:count]
+        # No call from here on, so that a signal's handler finds either all of it done or nothing.
         if self._error is None:
-            self._input += memoryview(self._space)[:count]
+            self._input += piece
+        self._offered = 0
 
     def feed(self, data: BytesLike) -> None:
         """Add bytes from the network by copying them; after an error they are dropped."""

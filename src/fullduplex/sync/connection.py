@@ -457,7 +457,7 @@ class Connection(sending.SendingConnection):
         while data is None and payload in self._pings:
             payload = new_payload()
         ping = self._send_ping(payload, ack_on_close)
-        if ping is None:
+        if ping is None or (self._stream.aborted and not ping.event.is_set()):
             self._raise_closed()
         if self.protocol.is_closed and not ping.event.is_set() and ack_on_close:
             ping.event.set()
@@ -480,9 +480,10 @@ class Connection(sending.SendingConnection):
             is_open = self.protocol.is_open
             if is_open:
                 self.protocol.queue_control(Opcode.PONG, payload)
-        if not is_open:
+        if is_open:
+            self._flush()
+        if not is_open or self._stream.aborted:
             self._raise_closed()
-        self._flush()
 
     # Closing
 
