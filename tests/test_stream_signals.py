@@ -6,15 +6,15 @@ import contextlib
 import random
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from .interrupting import interrupted_at
 from .streams import SOON, arguments, fill, masked, read_exactly, tls_contexts, tls_pair
 
 
@@ -134,33 +134,6 @@ def test_exception_of_a_signal_handler_ends_the_call(
     finally:
         signal.signal(signal.SIGUSR1, old)
     assert stopped == [signal.SIGUSR1]
-
-
-def interrupted_at(place: int, call: Callable[..., object], *args: object) -> bool:
-    """Call something, and raise at one of the places where handlers of signals run; False if there are fewer.
-
-    These are the beginning of each function that is written in Python, and the end of each that is not.
-    """
-    left = place
-
-    def look(frame: Any, event: str, arg: object) -> None:
-        nonlocal left
-        if event in ("call", "c_return") and frame.f_code.co_filename.endswith(
-            ("/stream.py", "/pure.py")
-        ):
-            if left == 0:
-                sys.setprofile(None)
-                raise KeyboardInterrupt
-            left -= 1
-
-    sys.setprofile(look)
-    try:
-        call(*args)
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(None)
-    return False
 
 
 @contextlib.contextmanager

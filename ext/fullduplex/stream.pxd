@@ -21,6 +21,7 @@ cdef class Stream:
     cpdef Py_ssize_t recv_into(self, view, deadline) except? -2
     cpdef _receive_counted(self, view, deadline, list came)
     cpdef Py_ssize_t send_some(self, data) except? -2
+    cpdef _send_counted(self, data, list sent)
     cpdef bint wait_writable(self, deadline) except? -1
     cpdef bint write(self, data, deadline) except? -1
     cpdef bint write_large(self, bytes header, payload, deadline) except? -1
@@ -55,4 +56,3 @@ cdef class TLSStream(Stream):
 
     cdef Py_ssize_t _fetch(self, deadline) except? -2
     cdef _decrypt(self, view, list came)
-    cdef int _check_gap(self) except -1

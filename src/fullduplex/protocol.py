@@ -99,14 +99,15 @@ class Protocol(machine.Machine):
         """Take the end of the stream from the network; idempotent."""
         if self.eof_rcvd:
             return
-        self.eof_rcvd = True
         if self.state is CONNECTING:
+            self.eof_rcvd = True
             if self.handshake_exc is None:
                 self._receive_handshake_eof()
             return
         if self.state is OPEN and self.parser_exc is None:
             self.parser_exc = EOFError("stream ended without a Close frame")
         self._move("end of stream")
+        self.eof_rcvd = True  # now, since a signal's handler may raise before
         self.end_wanted = True
         self._flush_control()
 

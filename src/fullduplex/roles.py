@@ -132,6 +132,12 @@ class PurePythonRole:
         self._queue = []
 
 
+def release_mine(role: Role) -> None:
+    """Release a role that the calling thread may still have: in pure Python a signal's handler may prevent that."""
+    if role.mine:
+        role.release()
+
+
 if TYPE_CHECKING:
     Role = PurePythonRole
 else:

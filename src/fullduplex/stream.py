@@ -29,6 +29,7 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -83,15 +84,14 @@ class Stream:
         came: list[int] = []
         view = decoder.get_buffer()
         try:
-            try:
-                self._receive_counted(view, deadline, came)
-            finally:
-                view.release()
+            self._receive_counted(view, deadline, came)
+            view.release()
             count = came[0] if came else NOTHING
             if count > 0:
                 decoder.buffer_updated(count)
                 came.clear()
         except BaseException:
+            view.release()
             if came:  # a signal's handler raised
                 decoder.buffer_updated(came[0])
             raise
@@ -110,6 +110,10 @@ class Stream:
     def send_some(self, data: BytesLike) -> int:
         """Hand the network what it takes without waiting; returns how many bytes, perhaps 0."""
         raise NotImplementedError
+
+    def _send_counted(self, data: BytesLike, sent: list[int]) -> None:
+        """As `send_some`, but append the number to ``sent``, also when a signal's handler raises."""
+        sent.append(self.send_some(data))
 
     def wait_writable(self, deadline: float | None) -> bool:
         """Wait until the network takes bytes again; False if the deadline came first."""
@@ -137,18 +141,25 @@ class Stream:
         offset = encoder.mask_into(scratch, payload, 0)
         if not self.write_large(header, scratch, deadline):
             return False
+        self.torn = offset < size
         view = memoryview(scratch)
         while offset < size:
-            self.torn = True
             count = encoder.mask_into(scratch, payload, offset)
             if not self.write(view[:count], deadline):
                 return False
             offset += count
+            self.torn = offset < size
         return True
 
     def _write_view(self, view: memoryview, deadline: float | None) -> bool:
         while True:
-            count = self.send_some(view)
+            sent: list[int] = []
+            try:
+                self._send_counted(view, sent)
+                count = sent[0]
+            except BaseException:
+                self.torn = self.torn or (bool(sent) and sent[0] < len(view))
+                raise
             if count == len(view):
                 self.torn = False
                 return True
@@ -166,14 +177,14 @@ class Stream:
     def flush(self, deadline: float | None) -> bool:
         """Write the backlog; True if it is gone."""
         view = memoryview(self.backlog)
+        sent: list[int] = []
         try:
-            while view:
-                count = self.send_some(view)
-                view = view[count:]
-                if view and count == 0 and not self.wait_writable(deadline):
+            while (total := sum(sent)) < len(view):
+                self._send_counted(view[total:], sent)
+                if sent[-1] == 0 and not self.wait_writable(deadline):
                     return False
         finally:
-            self.backlog = bytes(view)
+            self.backlog = bytes(view[sum(sent) :])
         return True
 
     def unsent(self) -> bool:
@@ -236,48 +247,51 @@ class SocketStream(Stream):
     def _receive_counted(self, view: memoryview, deadline: float | None, came: list[int]) -> None:
         if self.blocking and deadline == 0.0:
             return  # there is no way to look without waiting
-        while True:
+        ended = False
+        while not ended:
             try:
-                # By one call that Python's signals do not interrupt: what the socket gave up is counted.
-                if self._mutex is None:
-                    came.extend(map(self.sock.recv_into, (view,)))
-                else:
-                    with self._mutex:
-                        came.extend(map(self.sock.recv_into, (view,)))
+                self._count(self.sock.recv_into, view, came)
                 return
             except _WOULD_BLOCK:
-                pass
+                ended = self.aborted
             except ssl.SSLEOFError:
-                came.append(0)
+                ended = True
+            if not ended and not self._wait(False, deadline):
                 return
-            if self.aborted:
-                came.append(0)
-                return
-            if not self._wait(False, deadline):
-                return
+        came.append(0)
 
     def send_some(self, data: BytesLike) -> int:
+        sent: list[int] = []
+        self._send_counted(data, sent)
+        return sent[0]
+
+    def _send_counted(self, data: BytesLike, sent: list[int]) -> None:
         try:
-            if self._mutex is None:
-                return int(self.sock.send(data))
-            with self._mutex:
-                return int(self.sock.send(data))
+            self._count(self.sock.send, data, sent)
         except _WOULD_BLOCK:
-            return 0
+            sent.append(0)
+
+    def _count(self, method: Callable[[Any], int], data: BytesLike, counts: list[int]) -> None:
+        """Send or receive by one call that signals' handlers don't interrupt, so that no byte goes uncounted."""
+        if self._mutex is None:
+            counts.extend(map(method, (data,)))
+            return
+        with self._mutex:
+            counts.extend(map(method, (data,)))
 
     def write_large(self, header: bytes, payload: BytesLike, deadline: float | None) -> bool:
         if self.unsent() and not self.flush(deadline):
             return False
         if self._mutex is not None or not hasattr(self.sock, "sendmsg"):
             return Stream.write_large(self, header, payload, deadline)
+        torn, self.torn = self.torn, True  # a compressor may have set it
         try:
             count = int(self.sock.sendmsg([header, payload]))
         except _WOULD_BLOCK:
             count = 0
         if count < len(header):
-            self.torn = self.torn or count > 0  # a compressor may have set it
+            self.torn = torn or count > 0
             return Stream.write_large(self, header[count:], payload, deadline)
-        self.torn = True
         return self._write_view(memoryview(payload).cast("B")[count - len(header) :], deadline)
 
     def wait_writable(self, deadline: float | None) -> bool:
@@ -404,27 +418,23 @@ class TLSStream(Stream):
                 self._unread = True
         return count
 
-    def _check_gap(self) -> None:
-        if self._gap:
-            raise ConnectionAbortedError("reading was interrupted while TLS was being decrypted")
-
     def pending(self) -> bool:
         return self._unread or self.raw.pending()
 
     def _receive_counted(self, view: memoryview, deadline: float | None, came: list[int]) -> None:
-        self._check_gap()
+        if self._gap:
+            raise ConnectionAbortedError("reading was interrupted while TLS was being decrypted")
         while True:
             if self._unread:
                 self._decrypt(view, came)
                 if came:
                     return
             count = self._fetch(deadline)
-            if count == NOTHING:
-                return
             if count == 0:
                 # Whether or not the peer said so (close_notify), the stream is at its end: WebSocket
                 # has Close frames against truncation.
                 came.append(0)
+            if count <= 0:
                 return
 
     def _decrypt(self, view: memoryview, came: list[int]) -> None:

@@ -51,7 +51,7 @@ class RawPeer:
         while len(self.data) < count:
             received = self.sock.recv(65536)
             if not received:
-                raise EOFError(f"end of stream after {self.data!r}")
+                raise EOFError(f"end of stream after {self.data[:100]!r}")
             self.data += received
         taken, self.data = self.data[:count], self.data[count:]
         return taken

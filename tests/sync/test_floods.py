@@ -286,17 +286,17 @@ def bottomless(fd: ModuleType, sock: socket.socket, seconds: float) -> Any:
         def pending(self) -> bool:
             return self.until >= 0
 
-        def recv_into(self, view: memoryview, deadline: float | None) -> int:
+        def _receive_counted(self, view: memoryview, deadline: Any, came: list[int]) -> None:
             now = time.monotonic()
             if self.until < 0:
-                return -1
+                return
             self.until = self.until or now + seconds
             data = b"\x89\x00"
             if now >= self.until:
                 self.until = -1.0
                 data = b"\x81\x02ok"
             view[: len(data)] = data
-            return len(data)
+            came.append(len(data))
 
         def send_some(self, data: Any) -> int:
             return len(data)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ..interrupting import interrupted_at
 from .links import BINARY, CLOSE, PING, TEXT, TIMEOUT, Background, eventually, link, pair, reading
 
 needs_signals = pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
@@ -272,3 +273,102 @@ def test_a_message_whose_recv_is_interrupted_as_it_ends_is_not_lost(
         with pytest.raises(KeyboardInterrupt):
             connection.recv()
         assert connection.recv(TIMEOUT) == "message"
+
+
+def only_pure(fd: ModuleType) -> None:
+    if fd.IMPLEMENTATION != "pure":
+        pytest.skip("the compiled one runs no handlers there")
+
+
+def test_recv_interrupted_at_every_place(fd: ModuleType) -> None:
+    """The message is still there, or has been given, or is known to be lost."""
+    only_pure(fd)
+    place = lost = 0
+    interrupted = True
+    while interrupted:
+        with link(fd, close_timeout=0.05) as (connection, peer):
+            peer.send(PING, b"first of all")
+            peer.send(BINARY, b"first")
+            interrupted = interrupted_at(place, connection.recv)
+            peer.send(BINARY, b"second")
+            try:
+                if interrupted:
+                    assert connection.recv(TIMEOUT) == b"first"
+                assert connection.recv(TIMEOUT) == b"second"
+            except fd.exceptions.ConnectionClosedError as exc:
+                if not isinstance(exc.__cause__, ConnectionAbortedError):
+                    raise
+                lost += 1
+            assert connection._reader.owner == connection._writer.owner == fd.roles.FREE
+        place += 1
+    assert place > 50
+    assert lost < place
+
+
+@pytest.mark.parametrize("size", [5, 200_000])
+@pytest.mark.parametrize("side", ["CLIENT", "SERVER"])
+def test_send_interrupted_at_every_place(fd: ModuleType, side: str, size: int) -> None:
+    """The message has gone out whole, or not at all, or nothing can be sent any more."""
+    only_pure(fd)
+
+    def receive() -> bytes:
+        try:
+            return peer.receive()[2]
+        except EOFError:
+            return b"in part"
+
+    place = torn = 0
+    interrupted = True
+    while interrupted:
+        with (
+            link(fd, side=side, close_timeout=0.05) as (connection, peer),
+            Background(receive) as receiver,
+        ):
+            interrupted = interrupted_at(place, connection.send, bytes(size))
+            try:
+                connection.send(b"second", timeout=TIMEOUT)
+            except fd.exceptions.ConnectionClosedError as exc:
+                if not isinstance(exc.__cause__, ConnectionAbortedError):
+                    raise
+                torn += 1
+            else:
+                payload = receiver.result()
+                if payload == bytes(size):
+                    payload = peer.receive()[2]
+                assert payload == b"second"
+            assert connection._writer.owner == fd.roles.FREE
+        place += 1
+    assert place > 20
+    assert torn < place
+
+
+@pytest.mark.parametrize("name", ["ping", "pong"])
+def test_control_frames_interrupted_at_every_place(fd: ModuleType, name: str) -> None:
+    only_pure(fd)
+    place = 0
+    interrupted = True
+    while interrupted:
+        with link(fd) as (connection, peer):
+            interrupted = interrupted_at(place, getattr(connection, name), b"first")
+            connection.send(b"second", timeout=TIMEOUT)
+            while (payload := peer.receive()[2]) != b"second":
+                assert payload == b"first"
+            peer.send(BINARY, b"answer")
+            assert connection.recv(TIMEOUT) == b"answer"
+        place += 1
+    assert place > 20
+
+
+def test_close_interrupted_at_every_place(fd: ModuleType) -> None:
+    """Another close() ends it."""
+    only_pure(fd)
+    place = 0
+    interrupted = True
+    while interrupted:
+        with link(fd, close_timeout=TIMEOUT) as (connection, peer):
+            with Background(lambda: (peer.receive(), peer.send_close(1000), peer.close())):
+                interrupted = interrupted_at(place, connection.close)
+                connection.close()
+            assert connection.state is fd.protocol.State.CLOSED
+        place += 1
+    assert place > 100

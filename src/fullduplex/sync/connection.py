@@ -16,7 +16,7 @@ from ..conditions import wait_for_change
 from ..exceptions import ConcurrencyError, ConnectionClosedOK
 from ..frames import Close, CloseCode, Opcode
 from ..protocol import State
-from ..roles import FREE, RECV
+from ..roles import FREE, RECV, release_mine
 from ..stream import Stream, open_stream
 from . import sending
 from .core import FIRST_CONTROL, ITEM_BYTES, MOMENT
@@ -251,13 +251,14 @@ class Connection(sending.SendingConnection):
         finally:
             # As _leave_reader(), which is called only if there is something to see to: this is the hot path.
             self._reads += 1
-            self._reader.release()
-            if not self._watch or self._due or self._draining or self.protocol.is_closed:
-                try:
+            try:
+                self._reader.release()
+                if not self._watch or self._due or self._draining or self.protocol.is_closed:
                     self._left_reader()
-                except BaseException:  # a signal's handler: this call does not give the message
-                    self._put_back(data)
-                    raise
+            except BaseException:  # a signal's handler: this call does not give the message
+                release_mine(self._reader)
+                self._put_back(data)
+                raise
         if decode and not isinstance(data, str):
             return self._decode(data)
         return data  # type: ignore[no-any-return]

@@ -13,9 +13,8 @@ Four things are shared, and each has one guard:
   in ``close()`` fills as the reader. No role is acquired or released while it is held.
 - the service's own locks, below all of these. They and the mutex are re-entrant: a signal's handler may need them.
 
-The end comes in one place, `_end`: at the end of the stream, after a network error or when a deadline cuts
-the connection. It makes the state CLOSED, wakes everybody, and the last thread that leaves a role gives the
-descriptor back.
+The end comes in one place, `_end`: at the end of the stream, after a network error or when a deadline cuts it.
+It makes the state CLOSED, wakes everybody, and the last thread that leaves a role gives the descriptor back.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ..codec.interrupts import from_handler
 from ..exceptions import ConcurrencyError, InvalidState
 from ..frames import Opcode
 from ..machine import bare
-from ..roles import CLOSE, FREE, RECV, SERVICE, WAIT, Role
+from ..roles import CLOSE, FREE, RECV, SERVICE, WAIT, Role, release_mine
 from ..states import CONNECTING
 from .pings import Ping
 from .queueing import queue_limits
@@ -40,9 +39,7 @@ if TYPE_CHECKING:
     from ..stream import Stream
 
 FIRST_CONTROL: Final = int(Opcode.CLOSE)
-
 NOTHING: Final = -1
-
 LARGE: Final = 16384
 """Payloads above this many bytes are not copied into one piece with their header."""
 MOMENT: Final = 0.1
@@ -354,8 +351,12 @@ class ConnectionCore:
     def _leave_reader(self) -> None:
         """Give the reader role back, and see to what waited for that."""
         self._reads += 1
-        self._reader.release()
-        self._left_reader()
+        try:
+            self._reader.release()
+            self._left_reader()
+        except BaseException:
+            release_mine(self._reader)
+            raise
 
     def _left_reader(self) -> None:
         """After the reader role: have the service look whether somebody takes it again, send what is due."""
@@ -371,8 +372,12 @@ class ConnectionCore:
 
     def _leave_writer(self) -> None:
         """Give the writer role back; what was queued meanwhile goes out."""
-        self._writer.release()
-        self._left_writer()
+        try:
+            self._writer.release()
+            self._left_writer()
+        except BaseException:
+            release_mine(self._writer)
+            raise
 
     def _left_writer(self) -> None:
         """After the writer role: send what was queued meanwhile."""
@@ -396,16 +401,13 @@ class ConnectionCore:
                     # Behind a backlog frames stay queued, where a pong replaces an older one, so floods cost no memory.
                     done = not stream.unsent() or stream.flush(0.0)
                     if done and protocol.control:
+                        # At once in the backlog, for whoever flushes it if a signal's handler raises here.
                         with self._mutex:
-                            data = protocol.take_control()
-                        done = stream.try_write(data)
+                            stream.backlog = protocol.take_control()
+                        done = stream.flush(0.0)
                     # In this order: the Close frame is queued before the end is wanted.
-                    if (
-                        done
-                        and protocol.end_wanted
-                        and not protocol.control
-                        and not protocol.eof_sent
-                    ):
+                    more = protocol.control or protocol.eof_sent
+                    if done and protocol.end_wanted and not more:
                         protocol.eof_sent = True
                         stream.shutdown_write()
             except OSError as exc:
@@ -414,7 +416,11 @@ class ConnectionCore:
                 self._due = True  # for who leaves a role next
                 raise
             finally:
-                self._writer.release()
+                try:
+                    self._writer.release()
+                except BaseException:
+                    release_mine(self._writer)
+                    raise
             if not done:
                 # The network takes no more now: the service goes on when it does, or who leaves a role next.
                 # Twice, since the service may have begun to watch for bytes after the first look.
@@ -462,7 +468,11 @@ class ConnectionCore:
         try:
             more = self._read_ahead(0.0)
         finally:
-            self._reader.release()
+            try:
+                self._reader.release()
+            except BaseException:
+                release_mine(self._reader)
+                raise
         if self._due:
             self._flush()
         if self.protocol.is_closed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Frame, Opcode
-from ..roles import FREE, SEND
+from ..roles import FREE, SEND, release_mine
 from . import keepalive
 
 if TYPE_CHECKING:
@@ -83,9 +83,13 @@ class SendingConnection(keepalive.TimedConnection):
                 return
         finally:
             # As _leave_writer(), which is called only if there is something to see to.
-            self._writer.release()
-            if self._due or protocol.is_closed:
-                self._left_writer()
+            try:
+                self._writer.release()
+                if self._due or protocol.is_closed:
+                    self._left_writer()
+            except BaseException:
+                release_mine(self._writer)
+                raise
         self._raise_closed(deadline)
 
     def _enter_writer(self, deadline: float | None) -> None:
