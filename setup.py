@@ -100,7 +100,7 @@ def compile_flags() -> tuple[list[str], list[str]]:
     """Return the flags for the C compiler and for the linker."""
     if sys.platform == "win32":
         return ["/O2", "/W3"] + (["/WX"] if WERROR else []), []
-    cflags = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
+    cflags = ["-O3", "-g0", "-Wall", "-Wextra", "-fvisibility=hidden"]
     # What Cython generates is not free of these; the headers of our own are held to all of
     # -Wall -Wextra -Wconversion by tests/csrc.
     cflags += [

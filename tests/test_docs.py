@@ -6,6 +6,8 @@ import ast
 import contextlib
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -60,6 +62,18 @@ def test_examples_use_what_there_is(fd: ModuleType, code: str) -> None:
             signature = inspect.signature(imported[node.func.id])
             arguments = {keyword.arg: None for keyword in node.keywords}
             signature.bind(*[None for _ in node.args], **arguments)
+
+
+def test_examples_have_the_right_types(tmp_path: Path) -> None:
+    """As far as they can tell without what stands around them."""
+    pytest.importorskip("mypy")
+    for where, code in BLOCKS:
+        (tmp_path / f"block_{re.sub('[^a-z0-9]', '_', where)}.py").write_text(code)
+    command = [sys.executable, "-m", "mypy", "--check-untyped-defs", "--ignore-missing-imports"]
+    found = subprocess.run([*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert "checked" in found.stdout or "Found" in found.stdout, found.stdout + found.stderr
+    kinds = r"\[(arg-type|call-arg|list-item|attr-defined|call-overload|dict-item)\]"
+    assert not [line for line in found.stdout.splitlines() if re.search(kinds, line)]
 
 
 def test_the_example_of_wait(fd: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -233,6 +233,14 @@ def test_attributes_of_connection_closed(fd):
     assert fd.exceptions.ConnectionClosed(None, sent).rcvd_then_sent is None
 
 
+def test_code_and_reason_of_connection_closed(fd):
+    """As older code asks for what the peer said."""
+    exc = fd.exceptions.ConnectionClosedError(fd.frames.Close(4000, "enough"), None)
+    assert (exc.code, exc.reason) == (4000, "enough")
+    exc = fd.exceptions.ConnectionClosedError(None, close(fd, 1000))
+    assert (exc.code, exc.reason) == (1006, "")
+
+
 def test_attributes_of_invalid_header_format(fd):
     exc = fd.exceptions.InvalidHeaderFormat("Upgrade", "expected token", "=", 0)
     assert exc.name == "Upgrade"

@@ -13,7 +13,7 @@ import pytest
 # Inner layers first. A module may import from its own layer and from those above it here. A name
 # that ends in a dot stands for everything in that package.
 LAYERS = {
-    "vocabulary": ("_version", "exceptions", "typing", "datastructures"),
+    "vocabulary": ("_version", "environment", "exceptions", "typing", "datastructures"),
     "codec": ("codec", "codec."),
     "protocol": (
         "auth",
@@ -36,6 +36,7 @@ LAYERS = {
         "conditions",
         "_roles",
         "roles",
+        "sync.checks",
         "sync.closing",
         "sync.connection",
         "sync.core",

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from .datastructures import (
         Headers as Headers,
     )
+    from .datastructures import (
+        HeadersLike as HeadersLike,
+    )
+    from .datastructures import (
+        MultipleValuesError as MultipleValuesError,
+    )
     from .exceptions import (
         ConcurrencyError as ConcurrencyError,
     )
@@ -144,6 +150,9 @@ if TYPE_CHECKING:
         Response as Response,
     )
     from .protocol import (
+        Protocol as Protocol,
+    )
+    from .protocol import (
         Side as Side,
     )
     from .protocol import (
@@ -204,7 +213,19 @@ if TYPE_CHECKING:
         Data as Data,
     )
     from .typing import (
+        ExtensionName as ExtensionName,
+    )
+    from .typing import (
+        ExtensionParameter as ExtensionParameter,
+    )
+    from .typing import (
+        LoggerLike as LoggerLike,
+    )
+    from .typing import (
         Origin as Origin,
+    )
+    from .typing import (
+        StatusLike as StatusLike,
     )
     from .typing import (
         Subprotocol as Subprotocol,
@@ -220,10 +241,16 @@ _LAZY = {
     "CloseCode": ".frames",
     "Connection": ".sync.connection",
     "Data": ".typing",
+    "ExtensionName": ".typing",
+    "ExtensionParameter": ".typing",
     "Frame": ".frames",
     "Headers": ".datastructures",
+    "HeadersLike": ".datastructures",
+    "LoggerLike": ".typing",
+    "MultipleValuesError": ".datastructures",
     "Opcode": ".frames",
     "Origin": ".typing",
+    "Protocol": ".protocol",
     "Request": ".http11",
     "Response": ".http11",
     "Router": ".sync.router",
@@ -232,6 +259,7 @@ _LAZY = {
     "ServerProtocol": ".server",
     "Side": ".protocol",
     "State": ".protocol",
+    "StatusLike": ".typing",
     "Subprotocol": ".typing",
     "basic_auth": ".sync.server",
     "broadcast": ".sync.server",

@@ -22,7 +22,7 @@ over before all of it has been checked, and nothing at all of a response other t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .datastructures import Headers
 from .exceptions import (
@@ -86,9 +86,9 @@ class ClientProtocol(Protocol):
         self,
         uri: WebSocketURI,
         *,
-        origin: Origin | None = None,
+        origin: str | None = None,
         extensions: Sequence[ClientExtensionFactory] | None = None,
-        subprotocols: Sequence[Subprotocol] | None = None,
+        subprotocols: Sequence[str] | None = None,
         state: State = CONNECTING,
         max_size: int | tuple[int | None, int | None] | None = 2**20,
         logger: LoggerLike | None = None,
@@ -97,7 +97,7 @@ class ClientProtocol(Protocol):
         if subprotocols is not None:
             validate_subprotocols(subprotocols)
         self.uri = uri
-        self.origin = origin
+        self.origin = cast("Origin | None", origin)
         self.available_extensions = extensions
         self.available_subprotocols = subprotocols
         self.key = generate_key()

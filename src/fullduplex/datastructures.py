@@ -111,7 +111,11 @@ class Headers(MutableMapping[str, str]):
         raise MultipleValuesError(key)
 
     def __setitem__(self, key: str, value: str) -> None:
-        if _is_field_value(value) is None:
+        try:
+            valid = _is_field_value(value) is not None
+        except TypeError:
+            raise TypeError(f"the value of header {key} must be a str, not {value!r}") from None
+        if not valid:
             raise InvalidHeaderValue(key, value)
         if self._index is not None:
             self._index.setdefault(key.lower(), []).append(value)

@@ -142,6 +142,16 @@ class ConnectionClosed(WebSocketException):
         self.sent = sent
         self.rcvd_then_sent = rcvd_then_sent
 
+    @property
+    def code(self) -> int:
+        """The peer's close code, 1006 if no Close frame arrived: older code asks so; see ``rcvd``."""
+        return 1006 if self.rcvd is None else self.rcvd.code
+
+    @property
+    def reason(self) -> str:
+        """The peer's close reason, ``""`` if no Close frame arrived: older code asks so; see ``rcvd``."""
+        return "" if self.rcvd is None else self.rcvd.reason
+
     def __str__(self) -> str:
         if self.rcvd is None:
             if self.sent is None:

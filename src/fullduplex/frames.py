@@ -10,8 +10,9 @@ import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from .environment import read_limit
 from .exceptions import PayloadTooBig, ProtocolError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ __all__ = [
     "TEXT",
 ]
 
-MAX_LOG_SIZE: Final = int(os.environ.get("FULLDUPLEX_MAX_LOG_SIZE", "75"))
+MAX_LOG_SIZE: Final = read_limit("FULLDUPLEX_MAX_LOG_SIZE", 75, least=0)
 """How many characters of a frame's payload a debug log shows."""
 
 MAX_CONTROL_SIZE: Final = 125
@@ -177,7 +178,12 @@ class Close:
 
         Raises:
             ProtocolError: If it may not.
+            TypeError: If code or reason are something else than int and str.
         """
+        code: Any = self.code
+        reason: Any = self.reason
+        if not isinstance(code, int) or not isinstance(reason, str):
+            raise TypeError(f"a close code is an int, and a reason a str: {code!r}, {reason!r}")
         if self.code not in _WIRE_CLOSE_CODES and not 3000 <= self.code < 5000:
             raise ProtocolError(f"invalid status code: {self.code}")
 

@@ -326,7 +326,7 @@ def parse_subprotocol(header: str) -> list[Subprotocol]:
     return cast("list[Subprotocol]", parse_list("Sec-WebSocket-Protocol", header, Scanner.token))
 
 
-def build_subprotocol(subprotocols: Sequence[Subprotocol]) -> str:
+def build_subprotocol(subprotocols: Sequence[str]) -> str:
     """Build a Sec-WebSocket-Protocol header: the reverse of :func:`parse_subprotocol`.
 
     Raises:

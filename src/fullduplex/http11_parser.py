@@ -29,12 +29,12 @@ variable                          default   limits
 
 from __future__ import annotations
 
-import os
 import re
 from abc import ABC, abstractmethod
 from typing import NoReturn
 
 from .datastructures import Headers
+from .environment import read_limit
 from .exceptions import (
     HeaderLineTooLong,
     InvalidProtocol,
@@ -47,24 +47,6 @@ from .headers import is_token
 from .http11 import TEXT_BYTES, USUAL_NAMES, Request, Response, serialize_head
 
 __all__ = ["RequestParser", "ResponseParser"]
-
-
-def read_limit(name: str, default: int) -> int:
-    """Return a limit from the environment.
-
-    Args:
-        name: The variable; unset or empty, it leaves the default.
-        default: The default.
-
-    Raises:
-        ValueError: If it is not a positive number.
-    """
-    text = os.environ.get(name, "")
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(f"environment variable {name} must be a positive number, not {text!r}")
-    return int(text)
 
 
 MAX_LINE_LENGTH = read_limit("FULLDUPLEX_MAX_LINE_LENGTH", 8192)

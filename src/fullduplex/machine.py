@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import uuid
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from .codec import Assembler, Decoder, Encoder, Utf8Validator
 from .codec.interrupts import interrupted
+from .environment import read_limit
 from .exceptions import (
     ConnectionClosed,
     ConnectionClosedError,
@@ -49,8 +49,7 @@ __all__ = ["SEND_EOF", "Machine"]
 SEND_EOF: Final = b""
 """What `Protocol.data_to_send` gives to say: end the stream now (half-close TCP)."""
 
-_ENV_FRAGMENTS = os.environ.get("FULLDUPLEX_MAX_FRAGMENTS", "")
-MAX_FRAGMENTS: Final = int(_ENV_FRAGMENTS) if _ENV_FRAGMENTS else None
+MAX_FRAGMENTS: Final = read_limit("FULLDUPLEX_MAX_FRAGMENTS", 0) or None
 """How many frames a message may have; None for no limit, since fragments cost no memory of their own."""
 
 _CLIENT_LOGGER: Final = logging.getLogger("fullduplex.client")
@@ -59,6 +58,21 @@ _SERVER_LOGGER: Final = logging.getLogger("fullduplex.server")
 _NO_RSV: Final = 0
 _RSV1: Final = 4
 _ANY_RSV: Final = 7
+
+
+def size_limits(
+    max_size: int | tuple[int | None, int | None] | None,
+) -> tuple[int | None, int | None]:
+    """Give the limits for a message and for a frame."""
+    limits = max_size if isinstance(max_size, tuple) else (max_size, None)
+    for limit in limits:
+        if limit is None:
+            continue
+        if not isinstance(limit, int):
+            raise TypeError(f"max_size must be a whole number, or None: {max_size!r}")
+        if limit < 0:
+            raise ValueError(f"max_size must not be negative: {max_size}")
+    return limits
 
 
 def bare(exc: BaseException) -> None:
@@ -92,9 +106,7 @@ class Machine:
         self.state = state
         self.is_open = state is OPEN
         self.is_closed = state is CLOSED
-        max_message, max_fragment = max_size if isinstance(max_size, tuple) else (max_size, None)
-        if min(max_message or 0, max_fragment or 0) < 0:
-            raise ValueError(f"max_size must not be negative: {max_size}")
+        max_message, max_fragment = size_limits(max_size)
         self.decoder = Decoder(
             masked=side is SERVER,
             max_message=max_message,

@@ -122,11 +122,10 @@ class ServerProtocol(Protocol):
     def __init__(
         self,
         *,
-        origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+        origins: Sequence[str | re.Pattern[str] | None] | None = None,
         extensions: Sequence[ServerExtensionFactory] | None = None,
-        subprotocols: Sequence[Subprotocol] | None = None,
-        select_subprotocol: Callable[[Any, Sequence[Subprotocol]], Subprotocol | None]
-        | None = None,
+        subprotocols: Sequence[str] | None = None,
+        select_subprotocol: Callable[[Any, Sequence[Subprotocol]], str | None] | None = None,
         state: State = CONNECTING,
         max_size: int | tuple[int | None, int | None] | None = 2**20,
         logger: LoggerLike | None = None,
@@ -491,12 +490,12 @@ class ServerProtocol(Protocol):
             NegotiationError: If the server has subprotocols and the client offers none of them.
         """
         if self._select_subprotocol is not None:
-            return self._select_subprotocol(self, subprotocols)
+            return cast("Subprotocol | None", self._select_subprotocol(self, subprotocols))
         if not self.available_subprotocols:
             return None
         for subprotocol in self.available_subprotocols:
             if subprotocol in subprotocols:
-                return subprotocol
+                return cast("Subprotocol", subprotocol)
         supported = ", ".join(self.available_subprotocols)
         if not subprotocols:
             raise NegotiationError(f"missing subprotocol, expected one of {supported}")

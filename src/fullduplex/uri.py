@@ -89,7 +89,10 @@ def parse_uri(uri: str) -> WebSocketURI:
         InvalidURI: If the scheme is neither ``ws`` nor ``wss``; if there is no host, or one that
             cannot exist; if the port is not a number from 1 to 65535; if there is a fragment, or
             a username without a password; if there are spaces or control characters.
+        TypeError: If it is no str.
     """
+    if not isinstance(uri, str):
+        raise TypeError(f"a URI must be a str, not {type(uri).__name__}")
     # A copy for each caller, who may change it. Credentials are not remembered.
     return WebSocketURI(*(_parse_parts(uri) if "@" in uri else _parse_remembered(uri)))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -248,3 +250,65 @@ def test_tls_in_tls_is_read_to_its_end_when_nobody_waits(
             assert websocket.recv(timeout=0) == b"x"
             assert websocket.recv(timeout=0) == 60000 * b"y"
     assert pongs == 5 * [(10, b"ping")]
+
+
+# Certificates of clients
+
+
+@contextlib.contextmanager
+def asking_for_certificates(fd: ModuleType, ca: trustme.CA, handler: Any) -> Iterator[str]:
+    """Serve clients that have a certificate, and give the URI."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost").configure_cert(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
+    with fd.serve(handler, "127.0.0.1", 0, ssl=context) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"wss://localhost:{server.socket.getsockname()[1]}"
+    thread.join()
+
+
+@pytest.mark.parametrize("own_socket", [False, True])
+def test_each_side_can_ask_who_the_other_is(
+    fd: ModuleType, ca: trustme.CA, own_socket: bool
+) -> None:
+    def name_of_peer(connection: Any) -> None:
+        connection.send(str(connection.ssl_object.getpeercert()["subjectAltName"]))
+
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    ca.issue_cert("client.example").configure_cert(context)
+    with asking_for_certificates(fd, ca, name_of_peer) as uri:
+        if own_socket:  # TLS that somebody else has begun
+            sock = socket.create_connection(("127.0.0.1", int(uri.rpartition(":")[2])))
+            secure = context.wrap_socket(sock, server_hostname="localhost")
+            options = {"sock": secure}
+            uri = uri.replace("wss", "ws")
+        else:
+            options = {"ssl": context}
+        with fd.connect(uri, **FAST, **options) as websocket:
+            assert "client.example" in websocket.recv(timeout=5)
+            assert "localhost" in str(websocket.ssl_object.getpeercert())
+            assert websocket.ssl_object.version().startswith("TLS")
+
+
+def test_without_tls_there_is_nobody_to_ask(fd: ModuleType) -> None:
+    with Peer(echo) as peer, fd.connect(peer.uri, **FAST) as websocket:
+        assert websocket.ssl_object is None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_certificate_that_is_missing(
+    fd: ModuleType, ca: trustme.CA, version: ssl.TLSVersion
+) -> None:
+    """It is a failure of TLS, also where the server finds out after the handshake."""
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    context.minimum_version = context.maximum_version = version
+    with (
+        asking_for_certificates(fd, ca, lambda _: None) as uri,
+        no_leak(fd),
+        pytest.raises(ssl.SSLError),
+    ):
+        fd.connect(uri, **FAST, ssl=context)

@@ -231,6 +231,29 @@ def test_handler_raises(fd, caplog, error):
     assert record.exc_info[0] is error
 
 
+def test_handler_ends_with_its_connection(fd, caplog):
+    """That a client goes away is no fault of the handler's."""
+    with running(fd, echo) as run:
+        with run.connect() as sock:
+            sock.sendall(request())
+            assert sock.recv(65536)
+        eventually(lambda: "ended with its connection" in caplog.text)
+    assert not errors_in(caplog)
+
+
+def test_handler_ends_with_another_connection(fd, caplog):
+    def handler(connection):
+        with fd.connect(url, proxy=None) as other:
+            other.recv()
+
+    with running(fd, lambda c: c.close(4000)) as elsewhere, running(fd, handler) as run:
+        url = f"ws://127.0.0.1:{elsewhere.address[1]}"
+        with run.dial() as client, pytest.raises(fd.exceptions.ConnectionClosedError):
+            client.recv()
+    (record,) = errors_in(caplog)
+    assert record.exc_info[0] is fd.exceptions.ConnectionClosedError
+
+
 def test_handler_has_closed_already(fd):
     with (
         running(fd, lambda c: c.close(3000, "bye")) as run,

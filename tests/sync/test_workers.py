@@ -266,9 +266,9 @@ def test_giving_way_is_a_matter_of_choice_under_a_filter(fd, monkeypatch, filter
     """Of system calls: it may kill the process for unusual ones."""
     module = fd.sync.workers
     monkeypatch.setattr(module, "filtered", lambda: filtered)
-    assert module.batch_from("3") == 3
-    assert module.batch_from("0") == 0
-    assert module.batch_from("") == (0 if filtered or not hasattr(os, "SCHED_BATCH") else 8)
+    assert module.batch_from(3) == 3
+    assert module.batch_from(0) == 0
+    assert module.batch_from(-1) == (0 if filtered or not hasattr(os, "SCHED_BATCH") else 8)
 
 
 class Trap(dict):

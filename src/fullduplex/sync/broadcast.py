@@ -153,6 +153,9 @@ def broadcast(
     """
     if slow not in ("skip", "close"):
         raise ValueError(f"slow must be 'skip' or 'close', not {slow!r}")
+    given: Any = connections
+    if isinstance(given, Connection):  # which can be iterated as well
+        raise TypeError("connections must be a list or the like, not a connection")
     prepared = prepare(message, text)
     problems: list[tuple[Connection, int, BaseException | None]] = []
     strangers: list[object] = []

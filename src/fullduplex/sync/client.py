@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..client import ClientProtocol
     from ..datastructures import HeadersLike
     from ..extensions.base import ClientExtensionFactory
-    from ..typing import LoggerLike, Origin, PathLike, Subprotocol
+    from ..typing import LoggerLike, PathLike
 
 __all__ = ["ClientConnection", "connect", "reconnect", "unix_connect", "unix_reconnect"]
 
@@ -44,9 +44,9 @@ def connect(
     sock: Any = None,
     ssl: ssl_module.SSLContext | None = None,
     server_hostname: str | None = None,
-    origin: Origin | None = None,
+    origin: str | None = None,
     extensions: Sequence[ClientExtensionFactory] | None = None,
-    subprotocols: Sequence[Subprotocol] | None = None,
+    subprotocols: Sequence[str] | None = None,
     compression: str | None = "deflate",
     additional_headers: HeadersLike | None = None,
     user_agent_header: str | None = USER_AGENT,

@@ -19,12 +19,14 @@ from ..protocol import State
 from ..roles import FREE, RECV, release_mine
 from ..stream import Stream, open_stream
 from . import sending
+from .checks import check_keeping
 from .core import FIRST_CONTROL, ITEM_BYTES, MOMENT
-from .pings import check_interval, new_payload
+from .pings import new_payload
 from .sending import BYTES_LIKE
 from .service import get_service
 
 if TYPE_CHECKING:
+    import ssl
     import threading
     import uuid
     from types import TracebackType
@@ -97,7 +99,7 @@ class Connection(sending.SendingConnection):
             raise TypeError("protocol is missing")
         given = sock if socket is None else socket
         stream = given if isinstance(given, Stream) else open_stream(given)
-        check_interval(ping_interval)
+        check_keeping(ping_interval, ping_timeout, close_timeout, max_queue)
         super().__init__(stream, protocol, ping_interval, ping_timeout, close_timeout, max_queue)
         self.socket = stream.sock
         self.logger: LoggerLike = ConnectionLogger(protocol.logger, self)
@@ -130,6 +132,18 @@ class Connection(sending.SendingConnection):
     def remote_address(self) -> Any:
         """Address of the peer as ``getpeername()`` gives it."""
         return self._remote_address
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | ssl.SSLSocket | None:
+        """TLS of this connection, to ask for the peer's certificate and the like; None without TLS.
+
+        Only ask it: what it reads or writes itself is missing in the connection.
+        """
+        stream: Any = self._stream
+        found: Any = getattr(stream, "ssl_object", None)
+        tls: ssl.SSLObject | ssl.SSLSocket | None
+        tls = stream.sock if found is None and stream.farewell else found
+        return tls
 
     @property
     def latency(self) -> float:

@@ -27,9 +27,11 @@ from ..exceptions import InvalidHandshake, InvalidStatus, SecurityError
 from ..extensions.permessage_deflate import enable_client_permessage_deflate
 from ..headers import is_token, validate_subprotocols
 from ..http11 import USER_AGENT, Response
+from ..machine import size_limits
 from ..protocol import State
 from ..stream import NOTHING, Stream, TLSStream, open_stream, open_tls_stream
 from ..uri import parse_uri
+from .checks import check_callable, check_keeping, check_seconds, check_tls
 from .connection import address_of
 from .dialing import (
     Cancel,
@@ -40,16 +42,14 @@ from .dialing import (
     format_address,
     prepare_socket,
 )
-from .pings import check_interval
 from .proxy import Proxy, open_tunnel, parse_proxy, require_socks, system_proxy
-from .queueing import queue_limits
 from .redirects import SOCKET, Target, leads_on, next_target
 
 if TYPE_CHECKING:
     from ..datastructures import HeadersLike
     from ..extensions.base import ClientExtensionFactory
     from ..http11 import Request
-    from ..typing import LoggerLike, Origin, PathLike, Subprotocol
+    from ..typing import LoggerLike, PathLike
     from ..uri import WebSocketURI
 
 __all__ = ["Opener"]
@@ -92,9 +92,9 @@ class Opener:
         sock: Any = None,
         ssl: ssl_module.SSLContext | None = None,
         server_hostname: str | None = None,
-        origin: Origin | None = None,
+        origin: str | None = None,
         extensions: Sequence[ClientExtensionFactory] | None = None,
-        subprotocols: Sequence[Subprotocol] | None = None,
+        subprotocols: Sequence[str] | None = None,
         compression: str | None = "deflate",
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = USER_AGENT,
@@ -123,8 +123,12 @@ class Opener:
             raise ValueError(f"unsupported compression: {compression}")
         if subprotocols is not None:
             validate_subprotocols(subprotocols)
-        queue_limits(max_queue)
-        check_interval(ping_interval)
+        check_tls("ssl", ssl)
+        check_tls("proxy_ssl", proxy_ssl)
+        size_limits(max_size)
+        check_seconds("open_timeout", open_timeout)
+        check_keeping(ping_interval, ping_timeout, close_timeout, max_queue)
+        check_callable(create_connection=create_connection)
         self.sock = sock
         self.path = path
         self.address = address
@@ -440,6 +444,8 @@ def _fail(protocol: ClientProtocol, lost: OSError | None) -> NoReturn:
     if isinstance(exc, SecurityError) and protocol._parser.head is not None:
         # Only its body is too large: the status says more.
         raise InvalidStatus(protocol._parser.partial()) from exc
+    if isinstance(lost, ssl_module.SSLError) and protocol._parser.head is None:
+        raise lost  # with TLS 1.3 a server refuses a client's certificate after the TLS handshake
     if lost is not None and exc.__cause__ is not None:
         exc.__cause__.__cause__ = lost
     try:

@@ -12,12 +12,6 @@ def new_payload() -> bytes:
     return os.urandom(4)
 
 
-def check_interval(ping_interval: float | None) -> None:
-    """Refuse an interval between pings that would leave no time between them."""
-    if ping_interval is not None and not ping_interval > 0:
-        raise ValueError(f"ping_interval must be positive, or None for no pings: {ping_interval}")
-
-
 class Ping:
     """A ping that waits for its pong."""
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..datastructures import Headers
+from ..exceptions import ConnectionClosed
 from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
 from ..http11 import SERVER
 from ..server import ServerProtocol
 from ..stream import Stream, open_stream, open_tls_stream
-from .pings import check_interval
-from .queueing import queue_limits
+from .checks import check_callable, check_keeping, check_seconds, check_tls
 from .server_connection import Hooks, ServerConnection, open_connection
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..extensions.base import ServerExtensionFactory
     from ..http11 import Request, Response
-    from ..typing import LoggerLike, Origin, Subprotocol
+    from ..typing import LoggerLike, Subprotocol
     from .server import Server
 
 __all__ = ["Options", "Reception", "make_options", "run_handler"]
@@ -33,9 +35,9 @@ class Options:
     """How connections are opened and kept; the names are those of the parameters of ``serve()``."""
 
     ssl: ssl.SSLContext | None = None
-    origins: Sequence[Origin | re.Pattern[str] | None] | None = None
+    origins: Sequence[str | re.Pattern[str] | None] | None = None
     extensions: Sequence[ServerExtensionFactory] | None = None
-    subprotocols: Sequence[Subprotocol] | None = None
+    subprotocols: Sequence[str] | None = None
     hooks: Hooks = field(default_factory=Hooks)
     open_timeout: float | None = 10
     ping_interval: float | None = 20
@@ -52,8 +54,18 @@ class Options:
         Raises:
             TypeError, ValueError: for an argument that makes no sense.
         """
-        queue_limits(self.max_queue)
-        check_interval(self.ping_interval)
+        check_tls("ssl", self.ssl)
+        check_seconds("open_timeout", self.open_timeout)
+        check_keeping(self.ping_interval, self.ping_timeout, self.close_timeout, self.max_queue)
+        hooks = self.hooks
+        check_callable(
+            process_request=hooks.process_request,
+            process_response=hooks.process_response,
+            select_subprotocol=hooks.select_subprotocol,
+            create_connection=self.create_connection,
+        )
+        if hooks.server_header is not None:
+            Headers(Server=hooks.server_header)
         self._make_protocol(None)
 
     def _make_protocol(self, logger: LoggerLike | None) -> ServerProtocol:
@@ -92,10 +104,10 @@ class Options:
 def make_options(
     *,
     ssl: ssl.SSLContext | None = None,
-    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    origins: Sequence[str | re.Pattern[str] | None] | None = None,
     extensions: Sequence[ServerExtensionFactory] | None = None,
-    subprotocols: Sequence[Subprotocol] | None = None,
-    select_subprotocol: Callable[[Any, Sequence[Subprotocol]], Subprotocol | None] | None = None,
+    subprotocols: Sequence[str] | None = None,
+    select_subprotocol: Callable[[Any, Sequence[Subprotocol]], str | None] | None = None,
     compression: str | None = "deflate",
     process_request: Callable[[Any, Request], Response | None] | None = None,
     process_response: Callable[[Any, Request, Response], Response | None] | None = None,
@@ -185,6 +197,14 @@ class Reception:
         return connection if opened else None
 
 
+def check_handler(handler: Any) -> None:
+    """Refuse what cannot serve a connection in a thread."""
+    if not callable(handler):
+        raise TypeError(f"handler must be callable: {handler!r}")
+    if inspect.iscoroutinefunction(handler):
+        raise TypeError(f"handler must not be a coroutine function: {handler!r}")
+
+
 def run_handler(
     connection: ServerConnection, handler: Callable[[Any], None]
 ) -> BaseException | None:
@@ -198,6 +218,16 @@ def run_handler(
     ended_by: BaseException | None = None
     try:
         handler(connection)
+    except ConnectionClosed as exc:
+        code = CloseCode.INTERNAL_ERROR
+        protocol = connection.protocol
+        if protocol.is_closed and (exc.rcvd, exc.sent) == (
+            protocol.close_rcvd,
+            protocol.close_sent,
+        ):
+            connection.logger.info("connection handler ended with its connection: %s", exc)
+        else:
+            connection.logger.error("connection handler failed", exc_info=True)
     except BaseException as exc:
         code = CloseCode.INTERNAL_ERROR
         connection.logger.error("connection handler failed", exc_info=True)

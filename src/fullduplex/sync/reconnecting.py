@@ -21,7 +21,6 @@ variable                             default
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
@@ -29,6 +28,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from ..environment import read_number
 from ..frames import Close, CloseCode
 from .closing import close_all
 from .dialing import Cancel
@@ -41,25 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["Reconnecting", "backoff"]
 
 
-def _read_number(name: str, default: float, least: float) -> float:
-    text = os.environ.get(name, "")
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not least <= value < float("inf"):
-        raise ValueError(
-            f"environment variable {name} must be a number from {least:g}, not {text!r}"
-        )
-    return value
-
-
-INITIAL_DELAY: Final = _read_number("FULLDUPLEX_BACKOFF_INITIAL_DELAY", 5.0, 0.0)
-MIN_DELAY: Final = _read_number("FULLDUPLEX_BACKOFF_MIN_DELAY", 3.1, 0.0)
-FACTOR: Final = _read_number("FULLDUPLEX_BACKOFF_FACTOR", 1.618, 1.0)
-MAX_DELAY: Final = _read_number("FULLDUPLEX_BACKOFF_MAX_DELAY", 90.0, 0.0)
+INITIAL_DELAY: Final = read_number("FULLDUPLEX_BACKOFF_INITIAL_DELAY", 5.0, 0.0)
+MIN_DELAY: Final = read_number("FULLDUPLEX_BACKOFF_MIN_DELAY", 3.1, 0.0)
+FACTOR: Final = read_number("FULLDUPLEX_BACKOFF_FACTOR", 1.618, 1.0)
+MAX_DELAY: Final = read_number("FULLDUPLEX_BACKOFF_MAX_DELAY", 90.0, 0.0)
 
 # How a connection ends that the server dropped, or did not want at the moment.
 _DROPPED: Final = frozenset([CloseCode.ABNORMAL_CLOSURE, CloseCode.TRY_AGAIN_LATER])

@@ -14,16 +14,15 @@ The rules are few, and each of them keeps something safe:
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urldefrag, urljoin
 
 from ..auth import DigestAuth
 from ..datastructures import Headers
+from ..environment import read_limit
 from ..exceptions import InvalidURI, SecurityError, without_password
 from ..headers import build_host
-from ..http11_parser import read_limit
 from ..uri import parse_uri
 
 if TYPE_CHECKING:
@@ -32,10 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Target", "follow", "leads_on", "next_target", "same_origin", "strip_credentials"]
 
-_ENV = "FULLDUPLEX_MAX_REDIRECTS"
 
 # "0" follows none; other texts than numbers are refused as for the other limits.
-MAX_REDIRECTS: Final = 0 if os.environ.get(_ENV) == "0" else read_limit(_ENV, 10)
+MAX_REDIRECTS: Final = read_limit("FULLDUPLEX_MAX_REDIRECTS", 10, least=0)
 """How often one ``connect()`` tries at most, the first attempt included."""
 
 SOCKET: Final = "a preexisting socket"

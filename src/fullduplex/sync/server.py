@@ -35,6 +35,7 @@ from ..protocol import State
 from .acceptor import Acceptor
 from .auth import basic_auth
 from .broadcast import broadcast
+from .checks import check_count
 from .listening import (
     NODELAY_INHERITED,
     listen,
@@ -44,7 +45,7 @@ from .listening import (
     socket_file_identity,
     systemd_sockets,
 )
-from .reception import Reception, make_options
+from .reception import Reception, check_handler, make_options
 from .server_connection import LINGER, ServerConnection, begin_close
 from .workers import Workers
 
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
     from ..extensions.base import ServerExtensionFactory
     from ..http11 import Request, Response
-    from ..typing import LoggerLike, Origin, PathLike, Subprotocol
+    from ..typing import LoggerLike, PathLike, Subprotocol
 
 __all__ = [
     "Server",
@@ -355,10 +356,10 @@ def serve(
     *,
     sock: Any = None,
     ssl: ssl_module.SSLContext | None = None,
-    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    origins: Sequence[str | re.Pattern[str] | None] | None = None,
     extensions: Sequence[ServerExtensionFactory] | None = None,
-    subprotocols: Sequence[Subprotocol] | None = None,
-    select_subprotocol: Callable[[Any, Sequence[Subprotocol]], Subprotocol | None] | None = None,
+    subprotocols: Sequence[str] | None = None,
+    select_subprotocol: Callable[[Any, Sequence[Subprotocol]], str | None] | None = None,
     compression: str | None = "deflate",
     process_request: Callable[[Any, Request], Response | None] | None = None,
     process_response: Callable[[Any, Request, Response], Response | None] | None = None,
@@ -395,7 +396,7 @@ def serve(
 
     Args:
         handler: the application; called for each open connection.
-        host: address or name to listen on; None for all interfaces.
+        host: address or name to listen on; None for all interfaces, over IPv4: see ``dualstack_ipv6``.
         port: port to listen on; None or 0 for a free one, see ``Server.socket``.
         sock: a listening socket, or several of them (`systemd_sockets`), in place of host and port.
         ssl: makes it a server for ``wss://``.
@@ -437,6 +438,9 @@ def serve(
         OSError: if it is not possible to listen there.
         TypeError, ValueError: for arguments that make no sense.
     """
+    check_handler(handler)
+    check_count("max_connections", max_connections)
+    check_count("max_handshakes", max_handshakes)
     options = make_options(
         ssl=ssl,
         origins=origins,
@@ -483,6 +487,8 @@ def open_listener(host: str | None, port: int | None, sock: Any, kwargs: dict[st
         if path is None:
             raise ValueError("missing path argument")
         return listen_unix(path, **kwargs)
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"host must be a str, or None: {host!r}")
     return listen(host, port, **kwargs)
 
 

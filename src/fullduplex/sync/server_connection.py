@@ -138,7 +138,7 @@ class Hooks:
 
     process_request: Callable[[Any, Request], Response | None] | None = None
     process_response: Callable[[Any, Request, Response], Response | None] | None = None
-    select_subprotocol: Callable[[Any, Sequence[Subprotocol]], Subprotocol | None] | None = None
+    select_subprotocol: Callable[[Any, Sequence[Subprotocol]], str | None] | None = None
     server_header: str | None = SERVER
 
 

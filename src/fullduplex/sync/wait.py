@@ -47,8 +47,12 @@ def wait(connections: Iterable[C], timeout: float | None = None) -> list[C]:
 
     Raises:
         ConcurrencyError: if another thread is receiving on one of them, or waiting for it.
+        TypeError: for a single connection in place of several.
         ValueError: if the socket of one of them has no file descriptor.
     """
+    given: Any = connections
+    if isinstance(given, Connection):  # which can be iterated as well
+        raise TypeError("connections must be a list or the like, not a connection")
     deadline = None if timeout is None else time.monotonic() + max(timeout, 0.0)
     waiter = _Waiter(list(dict.fromkeys(connections)))
     try:

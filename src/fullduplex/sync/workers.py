@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..conditions import wait_for_change
+from ..environment import read_limit
 
 __all__ = ["BATCH_FROM", "IDLE_TIME", "Workers", "make_thread"]
 
@@ -32,14 +33,14 @@ def filtered() -> bool:
         return True
 
 
-def batch_from(setting: str) -> int:
+def batch_from(setting: int) -> int:
     """Give `BATCH_FROM`: what the environment says, or else what is safe."""
-    if setting:
-        return int(setting)
+    if setting >= 0:
+        return setting
     return 0 if not hasattr(os, "SCHED_BATCH") or filtered() else 8
 
 
-BATCH_FROM: Final = batch_from(os.environ.get("FULLDUPLEX_BATCH_FROM", ""))
+BATCH_FROM: Final = batch_from(read_limit("FULLDUPLEX_BATCH_FROM", -1, least=0))
 """So many tasks at once make the threads of further ones give way when they wake; 0: they never do."""
 
 

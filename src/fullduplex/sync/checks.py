@@ -1,0 +1,57 @@
+"""Arguments that would do harm only later: when a connection closes, or with the first client."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+from .queueing import queue_limits
+
+__all__ = ["check_callable", "check_count", "check_keeping", "check_seconds", "check_tls"]
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Refuse a time-out that is no number of seconds; None stands for no limit."""
+    if value is None:
+        return
+    # Looked at first, since what is a Real takes its time.
+    if type(value) not in (int, float) and not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number of seconds, or None: {value!r}")
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name} must not be negative: {value!r}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Refuse a limit that is no whole number from 1; None stands for no limit."""
+    if value is None:
+        return
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, or None: {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be positive, or None for no limit: {value}")
+
+
+def check_keeping(
+    ping_interval: Any, ping_timeout: Any, close_timeout: Any, max_queue: Any
+) -> None:
+    """Check how a connection is to be kept."""
+    queue_limits(max_queue)
+    check_seconds("ping_interval", ping_interval)
+    if ping_interval is not None and not ping_interval > 0:
+        raise ValueError(f"ping_interval must be positive, or None for no pings: {ping_interval}")
+    check_seconds("ping_timeout", ping_timeout)
+    check_seconds("close_timeout", close_timeout)
+
+
+def check_callable(**functions: Any) -> None:
+    """Refuse what cannot be called; None stands for no function."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be callable: {function!r}")
+
+
+def check_tls(name: str, context: Any) -> None:
+    """Refuse what is no `ssl.SSLContext`, nor anything like one."""
+    if context is not None and not hasattr(context, "wrap_bio"):
+        raise TypeError(f"{name} must be an ssl.SSLContext, or None: {context!r}")
