@@ -211,7 +211,10 @@ def test_r12_credentials_raise_nothing_but_invalid_header(fd, user_pass):
         username, password = fd.headers.parse_authorization_basic(basic(user_pass))
     except fd.exceptions.InvalidHeader:
         return
-    assert f"{username}:{password}".encode() == user_pass
+    assert f"{username}:{password}".encode("utf-8", "surrogateescape") == user_pass
+    if ":" not in username:
+        rebuilt = fd.headers.build_authorization_basic(username, password)
+        assert fd.headers.parse_authorization_basic(rebuilt) == (username, password)
 
 
 # Sec-WebSocket-Extensions, Sec-WebSocket-Protocol
@@ -332,7 +335,6 @@ def test_parse_authorization_basic(fd, header, expected):
         ("Basic Y", "expected base64-encoded credentials"),
         ("Basic YTp", "expected base64-encoded credentials"),
         ("Basic Y-_i", "expected base64-encoded credentials"),
-        (basic(b"\xff:a"), "expected base64-encoded credentials"),
         (basic(b"nothing"), "expected username:password credentials"),
     ],
 )

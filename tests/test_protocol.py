@@ -525,3 +525,17 @@ def test_control_frames_queued_while_others_are_encoded(fd: ModuleType, deflate:
     assert protocol.take_control() == b"\x89\x011\x8a\x012\x8a\x09meanwhile"
     assert protocol.take_control() == b"\x8a\x09meanwhile"
     assert protocol.take_control() == b""
+
+
+@pytest.mark.parametrize("side", ["CLIENT", "SERVER"])
+@pytest.mark.parametrize(
+    "data", [memoryview(b"abcd")[::2], memoryview(b"abcd").cast("H"), memoryview(bytearray(b"ac"))]
+)
+def test_views_of_all_shapes_are_sent(fd: ModuleType, side: str, data: memoryview) -> None:
+    sender, receiver = (
+        fd.protocol.Protocol(one) for one in (fd.Side[side], fd.Side(1 - fd.Side[side]))
+    )
+    sender.send_binary(data)
+    receiver.receive_data(b"".join(sender.data_to_send()))
+    (frame,) = receiver.events_received()
+    assert frame.data == data.tobytes()

@@ -203,6 +203,7 @@ def test_r2_what_was_inflated_counts(fd: ModuleType, piece: int) -> None:
         assert (protocol.parser_exc is None) is fits
         if not fits:
             assert isinstance(protocol.parser_exc, fd.exceptions.PayloadTooBig)
+            assert "after reading 400 bytes exceeds limit of 1000" in str(protocol.parser_exc)
             assert sent_frames(protocol)[0][1][:2] == b"\x03\xf1"
 
 

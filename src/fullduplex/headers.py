@@ -401,9 +401,11 @@ def parse_authorization_basic(header: str) -> tuple[str, str]:
     scanner.expect_end()
     try:
         username, colon, password = (
-            binascii.a2b_base64(credentials, strict_mode=True).decode().partition(":")
+            binascii.a2b_base64(credentials, strict_mode=True)
+            .decode("utf-8", "surrogateescape")
+            .partition(":")
         )
-    except (binascii.Error, UnicodeDecodeError):
+    except binascii.Error:
         # Not chained: the detail would put a password, or most of it, into a traceback.
         raise InvalidHeaderValue("Authorization", "expected base64-encoded credentials") from None
     if not colon:
@@ -419,5 +421,5 @@ def build_authorization_basic(username: str, password: str) -> str:
     """
     if ":" in username:
         raise ValueError("username contains a colon")
-    user_pass = f"{username}:{password}".encode()
+    user_pass = f"{username}:{password}".encode("utf-8", "surrogateescape")
     return "Basic " + binascii.b2a_base64(user_pass, newline=False).decode()

@@ -75,6 +75,16 @@ def size_limits(
     return limits
 
 
+def close_payload(close: Close) -> bytes:
+    """Give the payload of a Close frame; raises ProtocolError for a reason that is too long (RFC 6455 §5.5)."""
+    payload = close.serialize()
+    if len(payload) > 125:
+        raise ProtocolError(
+            f"close reason too long: {len(payload) - 2} bytes, at most 123 are allowed"
+        )
+    return payload
+
+
 def bare(exc: BaseException) -> None:
     """Drop the tracebacks of an exception that a connection keeps.
 
@@ -263,11 +273,7 @@ class Machine:
         self._flush_control()
 
     def _queue_close(self, close: Close | None) -> None:
-        payload = b"" if close is None else close.serialize()
-        if len(payload) > 125:
-            raise ProtocolError(
-                f"close reason too long: {len(payload) - 2} bytes, at most 123 are allowed"
-            )
+        payload = b"" if close is None else close_payload(close)
         self._move("send close")
         self.close_sent = Close(CloseCode.NO_STATUS_RCVD, "") if close is None else close
         self.control.append((Opcode.CLOSE, payload, False))

@@ -104,7 +104,7 @@ class Protocol(machine.Machine):
             if self.handshake_exc is None:
                 self._receive_handshake_eof()
             return
-        if self.state is OPEN and self.parser_exc is None:
+        if self.close_rcvd is None and self.parser_exc is None and self.state is not CLOSED:
             self.parser_exc = EOFError("stream ended without a Close frame")
         self._move("end of stream")
         self.eof_rcvd = True  # now, since a signal's handler may raise before
@@ -149,12 +149,18 @@ class Protocol(machine.Machine):
                 frame = extension.decode(frame)
         else:
             limit = self._size_left()
-            for extension in reversed(self._extensions):
-                frame = extension.decode(frame, max_size=limit)
-            size = memoryview(frame.data).nbytes
-            if limit is not None and size > limit:
-                # The decoder allows a little more than the limit, for what deflate makes longer.
-                raise PayloadTooBig(size, limit, decoder.message_size or None)
+            try:
+                for extension in reversed(self._extensions):
+                    frame = extension.decode(frame, max_size=limit)
+                size = memoryview(frame.data).nbytes
+                if limit is not None and size > limit:
+                    # The decoder allows a little more than the limit, for what deflate makes longer.
+                    raise PayloadTooBig(size, limit)
+            except PayloadTooBig as exc:
+                before = decoder.message_size
+                if limit is None or not before or limit == decoder.max_fragment:
+                    raise
+                raise PayloadTooBig(exc.size, limit, before) from None
             decoder.message_size += size
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             raise ProtocolError("reserved bits must be 0")
@@ -320,6 +326,8 @@ class Protocol(machine.Machine):
         self._send_data(Opcode.BINARY, data, fin)
 
     def _send_data(self, opcode: int, data: BytesLike, fin: bool) -> None:
+        if isinstance(data, memoryview):
+            data = data.cast("B") if data.contiguous else data.tobytes()
         self._move("send data")
         if self.debug and not self._extensions:
             self.logger.debug("> %s", Frame(Opcode(opcode), data, fin))

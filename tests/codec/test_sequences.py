@@ -78,3 +78,15 @@ def test_sequence(fd: ModuleType, seed: int, masked: bool) -> None:
     # Not compared by assert, which would print megabytes.
     if received(rng, decoder, pieces) != messages:
         raise AssertionError(f"not what was sent, with seed {seed}")
+
+
+def test_a_sequence_stays_open_between_fragments_that_were_given(fd: ModuleType) -> None:
+    """Also where a long piece of ASCII comes in its midst, which is not looked at byte by byte."""
+    decoder = fd.codec.Decoder(masked=False)
+    decoder.feed(fd.codec.build_frame(1, b"\xe2\x82", fin=False))
+    assert decoder.pull() is None
+    assert decoder.pull_fragment() == b"\xe2\x82"
+    assert decoder.pull_fragment() is None
+    decoder.feed(fd.codec.build_frame(0, 40_000 * b"x", fin=False))
+    with pytest.raises(UnicodeDecodeError):
+        decoder.pull_fragment()

@@ -142,3 +142,19 @@ def test_r21_the_comparison_is_the_same_for_all(fd, monkeypatch, username, passw
 def test_r21_no_password_is_kept(fd):
     credentials = fd.sync.auth.Credentials([("hello", "iloveyou")])
     assert "iloveyou" not in repr(vars(credentials))
+
+
+@pytest.mark.parametrize("encodes", [False, True])
+def test_credentials_that_are_no_utf8(fd, encodes):
+    """The function sees them, and if it can't make anything of them the answer is 401."""
+    seen = []
+
+    def check(username, password):
+        seen.append((username, password))
+        return bool(password.encode()) if encodes else True
+
+    value = "Basic " + base64.b64encode(b"me:\xe9").decode()
+    response = ask(fd, value, check_credentials=check)
+    assert seen == [("me", "\udce9")]
+    assert response.startswith(b"HTTP/1.1 401 " if encodes else b"HTTP/1.1 101 ")
+    assert ask(fd, value, credentials=("me", "x")).startswith(b"HTTP/1.1 401 ")

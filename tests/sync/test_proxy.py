@@ -236,3 +236,20 @@ def test_a_proxy_behind_a_full_queue(fd: ModuleType) -> None:
         pytest.raises(TimeoutError, match="the proxy http"),
     ):
         fd.sync.client.connect("ws://127.0.0.1", proxy=f"http://127.0.0.1:{port}", open_timeout=0.1)
+
+
+def test_a_refusal_without_a_length_is_not_waited_for(fd: ModuleType) -> None:
+    """The proxy may keep the connection open, though it need not say how long its answer is."""
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\nwho are you?"
+    with (
+        Peer(answer_and_stay(refusal)) as proxy,
+        no_leak(fd),
+        pytest.raises(fd.exceptions.InvalidProxyStatus) as caught,
+    ):
+        fd.connect("ws://host.example", proxy=f"http://127.0.0.1:{proxy.port}", open_timeout=60)
+    assert caught.value.response.status_code == 407
+
+
+def test_an_empty_url_of_a_proxy_is_none(fd: ModuleType) -> None:
+    with pytest.raises(fd.exceptions.InvalidProxy):
+        fd.connect("ws://host.example", proxy="")

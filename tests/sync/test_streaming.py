@@ -133,6 +133,32 @@ def test_abandoned_half_way_others_get_errors(fd: ModuleType) -> None:
         peer.close()
 
 
+@pytest.mark.parametrize("how", ["abandoned", "suspended"])
+def test_a_message_that_was_read_ahead_is_streamed_to_its_end(fd: ModuleType, how: str) -> None:
+    """Whether or not it is here already: others must wait until it is consumed."""
+    with link(fd) as (connection, peer):
+        peer.send(TEXT, b"one", fin=False)
+        peer.send(CONT, b"two", fin=False)
+        peer.send(CONT, b"three")
+        peer.send(TEXT, b"next")
+        eventually(lambda: len(connection._inbox) == 2)
+        fragments = connection.recv_streaming()
+        assert next(fragments) == "one"
+        if how == "abandoned":
+            fragments.close()
+        for function in (
+            lambda: connection.recv(timeout=0),
+            lambda: next(connection.recv_streaming()),
+            lambda: connection.recv_into(bytearray(10)),
+        ):
+            with pytest.raises(fd.exceptions.ConcurrencyError):
+                function()
+        if how == "suspended":
+            assert fd.wait([connection], 0) == [connection]
+            assert list(fragments) == ["two", "three"]
+            assert connection.recv() == "next"
+
+
 def test_a_timeout_loses_nothing_before_streaming(fd: ModuleType) -> None:
     with link(fd) as (connection, peer):
         peer.send(TEXT, b"one", fin=False)

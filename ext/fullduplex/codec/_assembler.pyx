@@ -209,8 +209,9 @@ cdef class Assembler:
                 ascii = fdx_is_ascii(new, count, self.cpu)
         else:
             with nogil:
-                if self.is_str and fdx_is_ascii(new, count, self.cpu):
-                    failed = 0  # an ASCII str has no sequence open
+                # A sequence may be open though it is a str: what came before may have been given as a fragment.
+                if self.is_str and fdx_utf8_done(&self.utf8) and fdx_is_ascii(new, count, self.cpu):
+                    failed = 0
                 else:
                     ascii = 0
                     failed = fdx_utf8_feed(&self.utf8, new, count, &bad, self.cpu)

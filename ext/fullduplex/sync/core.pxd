@@ -40,6 +40,7 @@ cdef class ConnectionCore:
     cdef public bint _draining
     cdef public bint _paused              # from the high mark until the low one
     cdef Py_ssize_t _large
+    cdef Py_ssize_t _burst                # control frames that came since the last read
     cdef dict __dict__
     cdef object __weakref__
 

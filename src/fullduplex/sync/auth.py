@@ -56,6 +56,7 @@ def basic_auth(
             compared in constant time, and unknown users take as long.
         check_credentials: ``f(username, password)`` that tells whether they are right. To compare
             passwords in it, use `hmac.compare_digest`. It may be called by several threads at once.
+            Bytes that are no UTF-8 come as lone surrogates (``surrogateescape``).
 
     Raises:
         ValueError: unless exactly one of ``credentials`` and ``check_credentials`` is given, or if
@@ -86,7 +87,11 @@ def basic_auth(
         except InvalidHeader:
             return ask(connection, "Unsupported credentials\n")
         assert check is not None
-        if not check(username, password):
+        try:
+            right = check(username, password)
+        except UnicodeEncodeError:
+            right = False  # bytes that are no UTF-8 stand in them as lone surrogates
+        if not right:
             return ask(connection, "Invalid credentials\n")
         connection.username = username
         return None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from ..conditions import wait_for_change
 from ..exceptions import ConcurrencyError, ConnectionClosedOK
 from ..frames import Close, CloseCode, Opcode
+from ..machine import close_payload
 from ..protocol import State
 from ..roles import FREE, RECV, release_mine
 from ..stream import Stream, open_stream
@@ -385,20 +386,14 @@ class Connection(sending.SendingConnection):
             try:
                 if first:
                     self._check_streaming("recv_streaming")
-                fragments, text, fin = self._next_fragments()
+                fragment, text, fin = self._next_fragment()
             finally:
                 self._leave_reader()
             if first:
                 first = False
                 if (text or decode) and decode is not False:
                     decoder = codecs.getincrementaldecoder("utf-8")()
-            for index, fragment in enumerate(fragments):
-                if decoder is None:
-                    yield fragment
-                else:
-                    yield self._decode_fragment(
-                        decoder, fragment, fin and index == len(fragments) - 1
-                    )
+            yield fragment if decoder is None else self._decode_fragment(decoder, fragment, fin)
             # A recv() that began just before us is about to find that it must not be.
             if not fin and not self._reader.acquire(RECV, MOMENT):
                 self._enter_reader(None, "recv_streaming")
@@ -412,25 +407,30 @@ class Connection(sending.SendingConnection):
             self._await_end()
             raise self.protocol.close_exc from exc
 
-    def _next_fragments(self) -> tuple[list[bytes], bool, bool]:
-        """Give fragments that are here, whether they are text, and whether the last of them ends the message."""
+    def _next_fragment(self) -> tuple[bytes, bool, bool]:
+        """Give the next fragment, whether its message is text (if it is the first), and whether it is the last."""
         protocol = self.protocol
         if not self._streaming and self._inbox:
             bounds = self._inbox[0][1]
             data = self._take_from_inbox(False)
             text = isinstance(data, str)
-            raw = data.encode() if text else data
-            return split(raw, bounds), text, True
+            parts = split(data.encode() if text else data, bounds)
+            last = len(parts) - 1
+            for index, part in enumerate(parts[1:], 1):
+                self._fragments.append((part, index == last))
+                self._inbox_bytes += len(part) + ITEM_BYTES
+            self._streaming = last > 0
+            return parts[0], text, last == 0
         while True:
             if self._fragments:
                 fragment, fin = self._fragments.popleft()
                 self._inbox_bytes -= len(fragment) + ITEM_BYTES
                 self._streaming = not fin
-                return [fragment], protocol.opcode == TEXT, fin
+                return fragment, protocol.opcode == TEXT, fin
             fragment_now = self._pull_fragment()
             if fragment_now is not None:
                 self._streaming = not protocol.fin
-                return [fragment_now], protocol.opcode == TEXT, protocol.fin
+                return fragment_now, protocol.opcode == TEXT, protocol.fin
             if not protocol.is_open:
                 self._streaming = self._streaming and not protocol.is_closed
                 self._check_state()
@@ -521,6 +521,7 @@ class Connection(sending.SendingConnection):
         """
         close = Close(code, reason)
         close.check()
+        close_payload(close)
         if not self.protocol.is_open:
             if self.protocol.is_closed or (self._stream.aborted and self.protocol.handshake_exc):
                 return

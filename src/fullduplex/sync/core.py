@@ -50,6 +50,8 @@ TURN: Final = 0.002
 """Seconds after which the service goes on to the next connection, though this one's peer sends without a pause."""
 MIN_INBOX_BYTES: Final = 2**20
 """How many bytes of unread messages are buffered at least before reading stops."""
+BURST: Final = 64
+"""Control frames out of one read that are answered one by one; those behind them get one answer (RFC 6455 §5.5.3)."""
 ITEM_BYTES: Final = 128
 """What an unread frame counts beside its payload: a flood of empty ones needs memory as well."""
 
@@ -100,6 +102,7 @@ class ConnectionCore:
         self._close_deadline: float | None = None
         self._disposed = False
         self._large = LARGE
+        self._burst = 0  # control frames that came since the last read
         self._draining = False  # somebody waits for the inbox to have room
         self._paused = False  # the inbox was full, and is not down to the low mark yet
 
@@ -165,6 +168,10 @@ class ConnectionCore:
     def _read(self, deadline: float | None) -> int:
         """Read once: NOTHING if the deadline came first. The end of the stream ends the connection."""
         stream = self._stream
+        if self._burst:
+            self._burst = 0
+            if self._due:
+                self._flush()
         try:
             if self.protocol.discarding:
                 scratch = memoryview(bytearray(1024))  # nearly always it is the end that comes
@@ -211,6 +218,10 @@ class ConnectionCore:
         while True:
             while not protocol.discarding and self._violation is None:
                 if self._inbox_full():
+                    if self._stream.aborted:
+                        self._end(
+                            None
+                        )  # nobody may ever make room, and what is left was cut off anyway
                     return 0
                 if not self._pull_ahead():
                     break
@@ -271,7 +282,11 @@ class ConnectionCore:
         except Exception as exc:
             self._fail(exc)
             return
-        self._flush()
+        self._burst += 1
+        if self._burst < BURST or opcode == Opcode.CLOSE:
+            self._flush()
+        else:
+            self._due = True  # one answer for many: at the next read, or when the role is left
         if opcode == Opcode.CLOSE:
             if self._is_over():
                 self._end(None)
@@ -414,6 +429,10 @@ class ConnectionCore:
                 self._lost(exc)
             except BaseException:
                 self._due = True  # for who leaves a role next
+                if stream.torn:
+                    self._lost(
+                        ConnectionAbortedError("sending was interrupted in the midst of a frame")
+                    )
                 raise
             finally:
                 try:
@@ -423,13 +442,21 @@ class ConnectionCore:
                     raise
             if not done:
                 # The network takes no more now: the service goes on when it does, or who leaves a role next.
-                # Twice, since the service may have begun to watch for bytes after the first look.
-                for _ in range(2):
-                    get_service().arm(self, READ | WRITE if self._watch == ARMED else WRITE)
+                self._arm_for_writing()
                 self._due = True
                 break
         if protocol.is_closed:
             self._dispose()
+
+    def _arm_for_writing(self) -> None:
+        """Be watched for room, beside what is watched for already."""
+        armed = False
+        while not armed:
+            armed = self._watch == ARMED
+            get_service().arm(self, READ | WRITE if armed else WRITE)
+            armed = (
+                armed or self._watch != ARMED
+            )  # the service may have begun to watch for bytes meanwhile
 
     def _lost(self, exc: BaseException) -> None:
         """The network failed under a writer: the reader finds the end, whoever it is."""
@@ -440,71 +467,16 @@ class ConnectionCore:
         # What came before the failure can still be read; nothing more can be sent.
         self._begin_end()
 
-    # The service thread's calls
+    # What `keepalive` adds
 
     def _on_ready(self, events: int) -> None:
-        """The socket has bytes, or takes them again."""
-        if events & WRITE:
-            self._flush()
-        if events & READ:
-            self._serve()
-        elif self._watch == ARMED:
-            self._arm()
-
-    def _arm(self) -> None:
-        """Be watched: for bytes, and for room if something waits to be sent."""
-        self._watch = ARMED
-        get_service().arm(self, READ | WRITE if self._stream.unsent() else READ)
-
-    def _serve(self) -> None:
-        """Read what there is, if nobody else does, and watch for more."""
-        if self._reader.try_acquire(SERVICE) != FREE:
-            get_service().adopt(self)
-            if self._stream.unsent():
-                get_service().arm(self, WRITE)
-            return
-        more = 0
-        reads = self._reads
-        try:
-            more = self._read_ahead(0.0)
-        finally:
-            try:
-                self._reader.release()
-            except BaseException:
-                release_mine(self._reader)
-                raise
-        if self._due:
-            self._flush()
-        if self.protocol.is_closed:
-            self._dispose()
-        elif more == NOTHING and self._stream.pending():
-            get_service().adopt(self)  # its turn is over; no watch sees what TLS holds in memory
-        elif more == NOTHING:
-            self._arm()
-        else:
-            self._watch = BLOCKED  # until somebody takes messages out
-            if self._reads != reads:  # who did so before could not see that it has to report
-                get_service().adopt(self)
+        raise NotImplementedError  # `keepalive` brings it and the next ones
 
     def _on_tick(self) -> bool:
-        """Look whether somebody reads; False when there is nothing to look at any more."""
-        if self.protocol.is_closed or self._watch != TICKING:
-            return False
-        reads = self._reads
-        moved, self._seen_reads = reads != self._seen_reads, reads
-        if moved:
-            return True
-        if self._reader.owner == FREE:
-            self._serve()
-            return self._watch == TICKING and not self.protocol.is_closed
-        self._watch = BLOCKED
-        if self._reads == reads and self._reader.owner != FREE:
-            return False
-        self._watch = TICKING  # it left before it could see that it has to report
-        return True
+        raise NotImplementedError
 
     def _on_timer(self, now: float) -> None:
-        raise NotImplementedError  # `keepalive` brings it and the next ones
+        raise NotImplementedError
 
     def _on_bug(self, exc: Exception) -> None:
         raise NotImplementedError
@@ -571,14 +543,23 @@ class ConnectionCore:
                 bare(exc)
                 protocol.parser_exc = exc  # type: ignore[assignment]
             protocol.receive_eof()
-            pings = [ping for ping in self._pings.values() if ping.ack_on_close]
-            self._pings.clear()
-            self._changed.notify_all()
-        for ping in pings:
-            ping.event.set()
+        try:
+            self._tell_end()
+        except BaseException:  # a signal's handler
+            self._tell_end()
+            raise
         # Wakes a writer. Nobody becomes one now: if there is none, `_dispose` soon ends TCP as well.
         if exc is not None or self._writer.owner != FREE:
             self._stream.abort()
+
+    def _tell_end(self) -> None:
+        """Wake who waits for the end."""
+        with self._mutex:
+            self._changed.notify_all()
+            for ping in self._pings.values():
+                if ping.ack_on_close:
+                    ping.event.set()
+            self._pings.clear()
 
     def _dispose(self) -> None:
         """Give the descriptor back, if nobody is in a role; else the last who leaves does it."""

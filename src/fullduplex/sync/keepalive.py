@@ -9,20 +9,85 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from collections import deque
+from typing import Any, Final
 
 from ..conditions import wait_for_change
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Opcode
-from ..roles import CLOSE, FREE
+from ..roles import CLOSE, FREE, SERVICE, release_mine
 from ..states import CONNECTING
 from . import core
 from .pings import Ping, new_payload
-from .service import ARMED, BLOCKED, get_service
+from .service import ARMED, BLOCKED, READ, TICKING, WRITE, get_service
+
+MAX_BEATS: Final = 16
+"""Keepalive pings whose pongs are looked for, if there is no limit for their time."""
 
 
 class TimedConnection(core.ConnectionCore):
-    """The part of `Connection` that the service's timers call."""
+    """The part of `Connection` that the service calls."""
+
+    def _on_ready(self, events: int) -> None:
+        """The socket has bytes, or takes them again."""
+        if events & WRITE:
+            self._flush()
+        if events & READ:
+            self._serve()
+        elif self._watch == ARMED:
+            self._arm()
+
+    def _arm(self) -> None:
+        """Be watched: for bytes, and for room if something waits to be sent."""
+        self._watch = ARMED
+        get_service().arm(self, READ | WRITE if self._stream.unsent() else READ)
+
+    def _serve(self) -> None:
+        """Read what there is, if nobody else does, and watch for more."""
+        if self._reader.try_acquire(SERVICE) != FREE:
+            get_service().adopt(self)
+            if self._stream.unsent():
+                get_service().arm(self, WRITE)
+            return
+        more = 0
+        reads = self._reads
+        try:
+            more = self._read_ahead(0.0)
+        finally:
+            try:
+                self._reader.release()
+            except BaseException:
+                release_mine(self._reader)
+                raise
+        if self._due:
+            self._flush()
+        if self.protocol.is_closed:
+            self._dispose()
+        elif more == core.NOTHING and self._stream.pending():
+            get_service().adopt(self)  # its turn is over; no watch sees what TLS holds in memory
+        elif more == core.NOTHING:
+            self._arm()
+        else:
+            self._watch = BLOCKED  # until somebody takes messages out
+            if self._reads != reads:  # who did so before could not see that it has to report
+                get_service().adopt(self)
+
+    def _on_tick(self) -> bool:
+        """Look whether somebody reads; False when there is nothing to look at any more."""
+        if self.protocol.is_closed or self._watch != TICKING:
+            return False
+        reads = self._reads
+        moved, self._seen_reads = reads != self._seen_reads, reads
+        if moved:
+            return True
+        if self._reader.owner == FREE:
+            self._serve()
+            return self._watch == TICKING and not self.protocol.is_closed
+        self._watch = BLOCKED
+        if self._reads == reads and self._reader.owner != FREE:
+            return False
+        self._watch = TICKING  # it left before it could see that it has to report
+        return True
 
     def _on_timer(self, now: float) -> None:
         """A time has come: keepalive, the end of a grace, or the deadline of closing."""
@@ -58,6 +123,7 @@ class TimedConnection(core.ConnectionCore):
 
     def start_keepalive(self) -> None:
         """Begin to send pings; once, after the opening handshake."""
+        self._beats: deque[bytes] = deque()
         if self.ping_interval is not None:
             self._plan_ping(time.monotonic() + self.ping_interval)
 
@@ -71,7 +137,7 @@ class TimedConnection(core.ConnectionCore):
             if ping is not None and now < ping.sent + interval - self._latency:
                 self._plan_ping(ping.sent + interval - self._latency)
             elif timeout is None:
-                self._send_ping(new_payload(), False)
+                self._send_beat()
                 self._plan_ping(now + interval)
             else:
                 self._keepalive = self._send_ping(new_payload(), False)
@@ -90,8 +156,19 @@ class TimedConnection(core.ConnectionCore):
                 self.protocol.logger.debug("- timed out waiting for keepalive pong")
             with self._mutex:
                 self.protocol.fail_peer(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+                if self.protocol.parser_exc is None:
+                    self.protocol.parser_exc = TimeoutError("timed out while waiting for a pong")
             self._flush()
             self._begin_end()
+
+    def _send_beat(self) -> None:
+        """Send a ping that nobody judges; of those without an answer only the last ones are remembered."""
+        payload = new_payload()
+        self._beats.append(payload)
+        if len(self._beats) > MAX_BEATS:
+            with self._mutex:
+                self._pings.pop(self._beats.popleft(), None)
+        self._send_ping(payload, False)
 
     def _on_pong(self, payload: bytes) -> None:
         """Acknowledge the ping with this payload and those before it (RFC 6455 §5.5.3)."""
@@ -118,7 +195,7 @@ class TimedConnection(core.ConnectionCore):
         """
         with self._mutex:
             queued = any(opcode == Opcode.PING for opcode, _, _ in self.protocol.control)
-        if not queued and not self._inbox_full():
+        if self._stream.aborted or (not queued and not self._inbox_full()):
             return False
         busy = self._writer.owner != FREE or self._stream.unsent()
         progress = (self.protocol.encoder.frames_sent, acknowledged(self._stream.sock))

@@ -145,7 +145,7 @@ class Opener:
         self.proxy_server_hostname = proxy_server_hostname
         # True stands for the settings of the system, which are looked at for each attempt.
         self.proxy: Proxy | bool | None = None
-        if proxy and sock is None and path is None:
+        if proxy not in (None, False) and sock is None and path is None:
             self.proxy = proxy if proxy is True else self._check_proxy(parse_proxy(str(proxy)))
         self.open_timeout = open_timeout
         self.connection_options: dict[str, Any] = {

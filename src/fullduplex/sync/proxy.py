@@ -245,6 +245,13 @@ def _read_response(stream: Stream, parser: ResponseParser, deadline: float | Non
             response = parser.feed(bytes(view[:count]))
             if response is not None:
                 return response
+            head = parser.head
+            if head is not None and not (
+                "Content-Length" in head.headers or "Transfer-Encoding" in head.headers
+            ):
+                return (
+                    parser.partial()
+                )  # the proxy ends it with the connection, which it may keep open
         # The stream looks at the clock only when there is nothing to read.
         if count == NOTHING or (deadline is not None and time.monotonic() >= deadline):
             if parser.head is not None:

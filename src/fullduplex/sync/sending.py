@@ -111,6 +111,7 @@ class SendingConnection(keepalive.TimedConnection):
         protocol = self.protocol
         stream = self._stream
         head = 0x80 | opcode if fin else opcode
+        encoding = False
         try:
             if self._stream.torn:
                 raise ConnectionAbortedError("sending was interrupted in the midst of a frame")
@@ -122,7 +123,9 @@ class SendingConnection(keepalive.TimedConnection):
                 data = data.cast("B") if data.contiguous else bytes(data)
             if protocol._extensions:
                 payload = data.encode() if isinstance(data, str) else data
+                encoding = True
                 head, data = self._encode(opcode, payload, fin, compress)
+                encoding = False
             elif protocol.debug:
                 payload = data.encode() if isinstance(data, str) else data
                 protocol.logger.debug("> %s", Frame(Opcode(opcode), payload, fin))
@@ -134,10 +137,13 @@ class SendingConnection(keepalive.TimedConnection):
             if isinstance(exc, TimeoutError) and exc.errno is None and not stream.torn:
                 raise  # ours, not the network's ETIMEDOUT
             self._lost(exc)
-        except BaseException:
-            if stream.torn:
+        except BaseException as exc:
+            if not stream.torn:
+                raise
+            if not encoding or not isinstance(exc, Exception):
                 self._give_up("sending was interrupted in the midst of a message")
-            raise
+                raise
+            self._lost(exc)  # an extension failed, and the peer's could not follow it any more
         else:
             if not done:
                 if stream.torn:
@@ -145,7 +151,7 @@ class SendingConnection(keepalive.TimedConnection):
                 raise TimeoutError("timed out while sending a message")
             stream.torn = False
             return
-        self._leave_lost()
+        self._leave_lost(deadline)
 
     def _encode(
         self, opcode: int, payload: BytesLike, fin: bool, compress: bool | None
