@@ -1,6 +1,6 @@
-"""Judges runs of the Autobahn TestSuite, and writes what came out as a table.
+"""Judges runs of the Autobahn TestSuite, and puts what came out into the table of a page.
 
-    autobahn_table.py DIRECTORY [TABLE]
+    autobahn_table.py DIRECTORY [PAGE]
 
 DIRECTORY has a folder for each run, server-compiled and so on, with its results.json. Fails unless
 all four are there, and every case that was chosen ran and is OK or INFORMATIONAL, in what was done
@@ -10,6 +10,7 @@ and in how the connection was closed.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -17,23 +18,7 @@ from typing import Any
 
 RUNS = [(side, how) for how in ("compiled", "pure") for side in ("server", "client")]
 FINE = {"OK", "INFORMATIONAL"}
-TEXT = """\
-# Conformance
-
-The [Autobahn TestSuite](https://github.com/crossbario/autobahn-testsuite) judges WebSocket
-programs by {count} cases: framing, pings and pongs, reserved bits, opcodes, fragmentation, UTF-8,
-closing, limits, and compression with all its parameters. It is run against our server and
-our client, compiled and in pure Python. A case is OK only if its strictest reading of RFC 6455 is
-met, and how the connection was closed is judged apart. The three informational cases have no
-right outcome.
-
-{table}
-`make autobahn` runs the {quick} cases that take seconds, as CI does, and `make autobahn-full` runs
-all of them and writes this page. Both fail on any case that is not OK or informational. `AUTOBAHN`
-names the directory of the harness that starts the suite.
-"""
-QUICK = 247
-"""Cases that are left without sections 9 (limits), 12 and 13 (compression)."""
+HEAD = "| | cases | OK | informational | non-strict | failed or unimplemented | bad close |"
 
 
 def below_ok(results: dict[str, Any]) -> list[str]:
@@ -58,13 +43,21 @@ def row(side: str, how: str, results: dict[str, Any]) -> str:
     )
 
 
+def replace_table(page: Path, table: str) -> None:
+    """Replace the table of a page, which is there once."""
+    text = page.read_text(encoding="utf-8")
+    text, found = re.subn(
+        rf"^{re.escape(HEAD)}\n(\|.*\n)*", lambda _: table, text, flags=re.MULTILINE
+    )
+    if found != 1:
+        raise SystemExit(f"{page} has {found} tables of results")
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> int:
     """Judge, print, and write."""
     directory = Path(sys.argv[1])
-    lines = [
-        "| | cases | OK | informational | non-strict | failed or unimplemented | bad close |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = [HEAD, "| --- | --- | --- | --- | --- | --- | --- |"]
     wrong = 0
     count = 0
     for side, how in RUNS:
@@ -82,7 +75,7 @@ def main() -> int:
     table = "\n".join(lines) + "\n"
     print(table)
     if len(sys.argv) > 2 and not wrong:
-        Path(sys.argv[2]).write_text(TEXT.format(table=table, count=count, quick=QUICK))
+        replace_table(Path(sys.argv[2]), table)
     return int(wrong > 0 or count == 0)
 
 
