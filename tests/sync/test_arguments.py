@@ -44,12 +44,17 @@ def test_seconds_that_are_fine(fd: ModuleType, name: str, value: float | None) -
 
 
 @pytest.mark.parametrize("name", ["max_connections", "max_handshakes"])
-@pytest.mark.parametrize(
-    ("value", "error"), [("5", TypeError), (1.5, TypeError), (0, ValueError), (-1, ValueError)]
-)
+@pytest.mark.parametrize(("value", "error"), [("5", TypeError), (1.5, TypeError), (-1, ValueError)])
 def test_limits_of_servers(fd: ModuleType, name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=name):
         fd.serve(handler, "127.0.0.1", 0, **{name: value})
+
+
+def test_a_server_that_accepts_nobody(fd: ModuleType) -> None:
+    """It may refuse all, but not leave them without an answer."""
+    with pytest.raises(ValueError, match="max_handshakes"):
+        fd.serve(handler, "127.0.0.1", 0, max_handshakes=0)
+    fd.serve(handler, "127.0.0.1", 0, max_connections=0).shutdown()
 
 
 @pytest.mark.parametrize("value", [1e6, "1", (1, 2.5)])

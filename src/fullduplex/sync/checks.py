@@ -22,14 +22,14 @@ def check_seconds(name: str, value: Any) -> None:
         raise ValueError(f"{name} must not be negative: {value!r}")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Refuse a limit that is no whole number from 1; None stands for no limit."""
+def check_count(name: str, value: Any, least: int) -> None:
+    """Refuse a limit that is no whole number, or a smaller one; None stands for no limit."""
     if value is None:
         return
     if not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, or None: {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be positive, or None for no limit: {value}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} at least, or None for no limit: {value}")
 
 
 def check_keeping(

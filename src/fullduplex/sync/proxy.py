@@ -45,6 +45,12 @@ _PASSING: Final = frozenset([0x01, 0x03, 0x04, 0x05, 0x06, 0x5B])
 """Replies of SOCKS proxies that may be others later (RFC 1928 §6): failures of the proxy itself and of
 the network behind it. 0x5B is the one that SOCKS4 has for all of that."""
 
+EXPLANATION: Final = 1.0
+"""Seconds that are given to the body of a proxy's refusal, if its length is not known."""
+
+SIZED: Final = frozenset(["content-length", "transfer-encoding"])
+"""Headers that tell where a body ends."""
+
 RECEIVE_SIZE: Final = 16384
 """Bytes of a proxy's response that are read at once."""
 
@@ -237,6 +243,7 @@ def _read_response(stream: Stream, parser: ResponseParser, deadline: float | Non
         TimeoutError: if the deadline comes first.
     """
     view = memoryview(bytearray(RECEIVE_SIZE))
+    limit: float | None = None
     while True:
         count = stream.recv_into(view, deadline)
         if count == 0:
@@ -246,12 +253,14 @@ def _read_response(stream: Stream, parser: ResponseParser, deadline: float | Non
             if response is not None:
                 return response
             head = parser.head
-            if head is not None and not (
-                "Content-Length" in head.headers or "Transfer-Encoding" in head.headers
+            if (
+                head is not None
+                and limit is None
+                and not SIZED.intersection(map(str.lower, head.headers))
             ):
-                return (
-                    parser.partial()
-                )  # the proxy ends it with the connection, which it may keep open
+                # It ends with the connection, which the proxy may keep open: the explanation is not worth much time.
+                limit = time.monotonic() + EXPLANATION
+                deadline = limit if deadline is None else min(deadline, limit)
         # The stream looks at the clock only when there is nothing to read.
         if count == NOTHING or (deadline is not None and time.monotonic() >= deadline):
             if parser.head is not None:

@@ -426,8 +426,8 @@ def serve(
         logger: where to log to; by default ``fullduplex.server``.
         create_connection: makes connections in place of `ServerConnection`, with the same
             arguments.
-        max_connections: connections that may be open at once; others are refused with 503. None for
-            no limit.
+        max_connections: connections that may be open at once; others are refused with 503, with 0
+            all are. None for no limit.
         max_handshakes: opening handshakes that may be in progress at once; other clients wait in
             the system's queue. None for no limit. Together, both bound the number of threads.
         **kwargs: for `socket.create_server`: ``family``, ``backlog``, ``reuse_port`` (several
@@ -439,8 +439,8 @@ def serve(
         TypeError, ValueError: for arguments that make no sense.
     """
     check_handler(handler)
-    check_count("max_connections", max_connections)
-    check_count("max_handshakes", max_handshakes)
+    check_count("max_connections", max_connections, 0)
+    check_count("max_handshakes", max_handshakes, 1)
     options = make_options(
         ssl=ssl,
         origins=origins,
