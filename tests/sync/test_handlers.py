@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from ..interrupting import interrupted_at
-from .links import BINARY, PING, PONG, TIMEOUT, link
+from .links import BINARY, PING, PONG, TIMEOUT, Background, link
 
 
 def only_pure(fd: ModuleType) -> None:
@@ -57,3 +59,51 @@ def test_wait_in_a_handler_leaves_alone_what_it_has_interrupted(fd: ModuleType) 
         assert fd.sync.wait.wait([other, one], 0) == []
         assert one._reader.owner == fd.roles.CLOSE
         one._leave_reader()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of the bell
+def test_serve_forever_interrupted_at_every_place(fd: ModuleType) -> None:
+    """Signals ring nobody's descriptor afterwards, and who shuts the server down does not wait for the loop."""
+    place = 0
+    interrupted = True
+    while interrupted:
+        server = fd.sync.server.serve(print, "127.0.0.1", 0)
+
+        def may_accept(server: Any = server) -> bool:
+            server._acceptor.stop()
+            return True
+
+        server._may_accept = may_accept
+        interrupted = interrupted_at(place, server.serve_forever)
+        assert signal.set_wakeup_fd(-1) == -1
+        with Background(server.shutdown):
+            pass
+        place += 1
+    assert place > 20
+
+
+@pytest.mark.parametrize("method", ["clear", "set"])
+def test_serve_forever_interrupted_between_its_marks(fd: ModuleType, method: str) -> None:
+    class Interrupted(threading.Event):
+        armed = False
+
+        def clear(self) -> None:
+            super().clear()
+            if self.armed and method == "clear":
+                raise KeyboardInterrupt
+
+        def set(self) -> None:
+            if self.armed and method == "set":
+                raise KeyboardInterrupt
+            super().set()
+
+    server = fd.sync.server.serve(print, "127.0.0.1", 0)
+    server._loop_ended = Interrupted()
+    server._loop_ended.set()
+    server._loop_ended.armed = True
+    server._may_accept = lambda: server._acceptor.stop() or True
+    with pytest.raises(KeyboardInterrupt):
+        server.serve_forever()
+    server._loop_ended.armed = False
+    with Background(server.shutdown):
+        pass
