@@ -61,7 +61,9 @@ def test_wait_in_a_handler_leaves_alone_what_it_has_interrupted(fd: ModuleType) 
         one._leave_reader()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # sockets of the bell
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # sockets of the bell
 def test_serve_forever_interrupted_at_every_place(fd: ModuleType) -> None:
     """Signals ring nobody's descriptor afterwards, and who shuts the server down does not wait for the loop."""
     place = 0

@@ -120,7 +120,8 @@ def test_ten_thousand_connections_leave_nothing_behind(fd: ModuleType) -> None:
 
 def settle(service: Any) -> None:
     """Wait until the service has let go of what it had in hand, timers included."""
-    eventually(lambda: not service._timers and not service._fresh and not service.connections)
+    eventually(lambda: not service._timers and not service._planned and not service.connections)
+    eventually(lambda: not service._fresh and not service._asked and not service._ticking)
 
 
 def test_a_closed_connection_is_freed_by_reference_counting(fd: ModuleType) -> None:
