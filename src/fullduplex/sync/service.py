@@ -292,9 +292,7 @@ class Service:
         self._awake = True
         try:
             ring(self._alarm)
-        except (
-            BaseException
-        ):  # a signal's handler, perhaps before; and others see that we have woken it
+        except BaseException:  # a signal's handler, perhaps before; and others rely on _awake
             ring(self._alarm)
             raise
 
