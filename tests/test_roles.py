@@ -368,3 +368,31 @@ def test_a_waiter_is_interrupted_when_it_has_the_role_already(fd: ModuleType, ki
     holder.result()
     assert role.owner == fd.roles.FREE
     assert not role.contended()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("kind", ["Role", "PurePythonRole"])
+def test_a_handler_that_raises_in_release_keeps_nobody_asleep(
+    fd: ModuleType, kind: str, times: int
+) -> None:
+    """The role is free by then, and everybody would stand behind one who was not woken."""
+    left = times
+
+    class Interrupted(threading.Condition):
+        def __enter__(self) -> bool:
+            nonlocal left
+            if left and threading.current_thread() is threading.main_thread():
+                left -= 1
+                raise KeyboardInterrupt
+            return super().__enter__()
+
+    role = getattr(fd.roles, kind)(Interrupted())
+    assert role.try_acquire(fd.roles.SEND) == fd.roles.FREE
+    waiting = Background(role.acquire, fd.roles.CLOSE, None)
+    until(role.contended)
+    time.sleep(0.02)  # most likely it sleeps now, in the queue
+    with pytest.raises(KeyboardInterrupt):
+        role.release()
+    assert waiting.result() is True
+    assert not left
+    assert not role.contended()

@@ -29,3 +29,4 @@ cdef class Role:
     cdef bint _wait_for_it(self, int kind, timeout) except -1
     cpdef bint acquire(self, int kind, object timeout=*) except -1
     cpdef int release(self) except -1
+    cdef int notify(self) except -1

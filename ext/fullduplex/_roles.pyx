@@ -4,7 +4,7 @@ import threading
 import time
 from types import BuiltinFunctionType
 
-from .conditions import wait_for_change
+from .conditions import LOOK_AGAIN, wait_for_change
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
@@ -90,6 +90,8 @@ cdef class Role:
                             waiting = True
                             continue
                         left = 0.001 * PATIENCE if left is None else min(left, 0.001 * PATIENCE)
+                    # Not longer: a handler that raises in release() may keep it from waking us.
+                    left = LOOK_AGAIN if left is None else min(left, LOOK_AGAIN)
                     wait_for_change(self.changed, left)
             finally:
                 fdx_atomic_add(&self.waiters, -1)
@@ -104,8 +106,16 @@ cdef class Role:
         fdx_atomic_order()
         # A waiter counts itself before it tries: either it finds the role free, or it is counted here.
         if fdx_atomic_load(&self.waiters):
-            with self.changed:
-                self.changed.notify_all()
+            try:
+                self.notify()
+            except BaseException:  # a signal's handler, perhaps before anybody was woken
+                self.notify()
+                raise
+        return 0
+
+    cdef int notify(self) except -1:
+        with self.changed:
+            self.changed.notify_all()
         return 0
 
     def reset(self, changed):

@@ -6,7 +6,9 @@ import threading
 from typing import Final
 
 LOOK_AGAIN: Final = 0.5
-"""Seconds after which the main thread looks again at what it waits for."""
+"""Seconds after which somebody looks again at what a signal's handler may have kept from waking him.
+
+Handlers run in the main thread: what it waits for itself, and what others wait for that it is to wake."""
 
 
 def wait_for_change(changed: threading.Condition, timeout: float | None) -> None:

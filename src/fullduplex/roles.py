@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from .conditions import wait_for_change
+from .conditions import LOOK_AGAIN, wait_for_change
 
 FREE: Final = 0
 RECV: Final = 1
@@ -109,6 +109,8 @@ class PurePythonRole:
                             queue.append(place)
                             continue
                         left = PATIENCE if left is None else min(left, PATIENCE)
+                    # Not longer: a handler that raises in release() may keep it from waking us.
+                    left = LOOK_AGAIN if left is None else min(left, LOOK_AGAIN)
                     wait_for_change(self._changed, left)
             finally:
                 self._waiters -= 1
@@ -121,8 +123,15 @@ class PurePythonRole:
         self._held.clear()
         # A waiter counts itself before it tries: either it finds the role free, or it is counted here.
         if self._waiters:
-            with self._changed:
-                self._changed.notify_all()
+            try:
+                self._notify()
+            except BaseException:  # a signal's handler, perhaps before anybody was woken
+                self._notify()
+                raise
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def reset(self, changed: threading.Condition) -> None:
         """Be free, whoever the owner was: after a fork, where that thread does not exist."""

@@ -101,6 +101,21 @@ def test_transient_failures(fd, caplog, code):
     assert record.exc_info is None
 
 
+def test_out_of_memory_in_accept(fd, caplog):
+    class Failing(FaultyListener):
+        def accept(self):
+            if not self.calls:
+                self.calls += 1
+                raise MemoryError
+            return super().accept()
+
+    with Loop(fd, Failing([])) as loop, connect(loop.listening):
+        eventually(lambda: loop.accepted)
+    assert [record.message for record in caplog.records] == [
+        "cannot accept connections: MemoryError; trying again"
+    ]
+
+
 @pytest.mark.parametrize("code", [errno.EAGAIN, errno.EINTR], ids=errno.errorcode.get)
 def test_nobody_is_there_any_more(fd, caplog, code):
     listening = FaultyListener([code])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import socket
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from types import ModuleType
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from .links import eventually
+from .serving import read_all, request, running
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -120,7 +123,8 @@ def test_ten_thousand_connections_leave_nothing_behind(fd: ModuleType) -> None:
 
 def settle(service: Any) -> None:
     """Wait until the service has let go of what it had in hand, timers included."""
-    eventually(lambda: not service._timers and not service._fresh and not service.connections)
+    eventually(lambda: not service._timers and not service._planned and not service.connections)
+    eventually(lambda: not service._fresh and not service._asked and not service._ticking)
 
 
 def test_a_closed_connection_is_freed_by_reference_counting(fd: ModuleType) -> None:
@@ -140,3 +144,43 @@ def test_refused_connections_leave_nothing_behind(fd: ModuleType) -> None:
             with pytest.raises(ValueError):
                 fd.sync.connection.Connection(ours, protocol, max_queue=(1, 2))
     assert descriptors() == before
+
+
+def raising(*args: Any) -> None:
+    raise ValueError("mine")
+
+
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        (b"", {}),
+        (b"GET ", {}),
+        (b"GET / HTTP/1.1\r\nbad\r\n\r\n", {}),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", {}),
+        (request(), {"process_request": raising}),
+        (request(), {"process_response": raising}),
+        (request(), {"origins": ["https://example.com"]}),
+    ],
+    ids=["nothing", "part", "garbage", "no upgrade", "request hook", "response hook", "origin"],
+)
+def test_a_refused_client_is_freed_by_reference_counting(
+    fd: ModuleType, data: bytes, options: dict[str, Any]
+) -> None:
+    made: weakref.WeakSet[Any] = weakref.WeakSet()
+    counts: list[int] = []
+
+    class Noted(fd.sync.server.ServerConnection):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.add(self)
+            counts.append(len(made))
+
+    logger = logging.getLogger("nobody.listens")
+    logger.disabled = True  # those of pytest keep what they are told
+    with running(fd, create_connection=Noted, logger=logger, **options) as run:
+        for _ in range(3):
+            with run.connect() as sock:
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+                read_all(sock)
+        eventually(lambda: len(counts) == 3 and not made)

@@ -47,9 +47,9 @@ def test_idle_connections_wake_nobody(fd: ModuleType, monkeypatch: pytest.Monkey
     armed = fd.sync.service.ARMED
     with pair(fd, ping_interval=20) as one, pair(fd, ping_interval=20) as other:
         eventually(lambda: all(end._watch == armed for end in (*one, *other)))
-        with service._lock:
-            gone = service._purge()  # timers that connections of other tests left behind
-        del gone
+        service._purge_at = 0  # timers that connections of other tests left behind
+        service.wake()
+        eventually(lambda: service._purge_at)
         waits: list[float | None] = []
         wait = service.watcher.wait
 

@@ -239,6 +239,8 @@ def test_timers_of_closed_connections_are_dropped(fd: ModuleType) -> None:
     try:
         for _ in range(1000):
             service.schedule(closed, later)
+        service.wake()
+        eventually(lambda: not service._planned)
         assert len(service._timers) <= 2 * fd.sync.service.MIN_PURGE
         kept = [timer[2]() for timer in service._timers]
         assert [connection for connection in kept if connection in alive] == alive
@@ -249,7 +251,7 @@ def test_timers_of_closed_connections_are_dropped(fd: ModuleType) -> None:
 
 
 def test_a_timer_may_be_dropped_while_its_connection_is_freed(fd: ModuleType) -> None:
-    """What the last reference calls may need the service's lock."""
+    """What the last reference calls may set another one."""
     service = fd.sync.service.get_service()
     later = time.monotonic() + 1000
     other = Brief()
@@ -265,10 +267,11 @@ def test_a_timer_may_be_dropped_while_its_connection_is_freed(fd: ModuleType) ->
             return Last(is_closed=False)
 
     try:
-        with service._lock:
-            service._timers.append((later, -1, Fleeting()))
+        service._planned.append((later, -1, Fleeting()))
         with Background(lambda: [service.schedule(other, later) for _ in range(200)]):
             pass
+        service.wake()
+        eventually(lambda: not service._planned)
     finally:
         service._timers = [timer for timer in service._timers if timer[0] < later]
 

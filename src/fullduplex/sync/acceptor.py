@@ -6,8 +6,8 @@ What accept(2) may say, and what follows:
 - the socket is none that listens, or is closed: the loop ends with that error, since no pause will
   mend it;
 - anything else: out of descriptors (EMFILE, ENFILE) or memory (ENOBUFS, ENOMEM), a connection that
-  was aborted meanwhile (ECONNABORTED), network errors: a short pause, and a line in the log, though
-  not one for each.
+  was aborted meanwhile (ECONNABORTED), network errors, a MemoryError of Python's own: a short pause,
+  and a line in the log, though not one for each.
 
 The same goes for a connection for which no thread can be started. The loop ends when it is told to.
 It sleeps in poll(2), with one end of a socket pair beside the listening sockets: that is the bell
@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import select
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ..stream import LONGEST
@@ -103,7 +104,9 @@ class Acceptor:
         """
         bell = self._bell.fileno()
         wait = make_waiter([bell, *self._sockets])
-        with self._hear_signals():
+        heard: list[int] = []
+        try:
+            self._hear_signals(heard)
             while not self.stopped:
                 if not self._may_accept():
                     self._hold()
@@ -113,26 +116,28 @@ class Acceptor:
                         self._hear()
                     elif not self.stopped:
                         self._accept(self._sockets[fd])
+        finally:
+            for previous in heard:
+                signal.set_wakeup_fd(previous)
 
-    @contextlib.contextmanager
-    def _hear_signals(self) -> Iterator[None]:
+    def _hear_signals(self, heard: list[int]) -> None:
         """Have signals ring the bell, if they are the business of this thread.
 
         A signal that comes just before poll(2) does not interrupt it, and its handler, which may
         want to stop us, would wait until the next client comes.
+
+        Args:
+            heard: gets the descriptor that signals rang before, which the caller puts back.
         """
-        previous = None
-        if threading.current_thread() is threading.main_thread():
-            with contextlib.suppress(ValueError):  # not in the main interpreter
-                previous = signal.set_wakeup_fd(self._ringer.fileno(), warn_on_full_buffer=False)
-        if previous is not None and previous != -1:  # somebody else's, who needs it more
-            signal.set_wakeup_fd(previous)
-            previous = None
-        try:
-            yield
-        finally:
-            if previous is not None:
-                signal.set_wakeup_fd(previous)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        ring = functools.partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
+        with contextlib.suppress(ValueError):  # not in the main interpreter
+            # In one step: what a call returns is lost if a signal's handler raises just then.
+            heard.extend(map(ring, [self._ringer.fileno()]))
+            if heard[0] != -1:  # somebody else's, who needs it more
+                signal.set_wakeup_fd(heard[0])
+                heard.clear()
 
     def _hold(self) -> None:
         self.held = True
@@ -150,8 +155,8 @@ class Acceptor:
     def _accept(self, listening: Any) -> None:
         try:
             sock, address = listening.accept()
-        except OSError as exc:
-            code = exc.errno
+        except (OSError, MemoryError) as exc:
+            code = getattr(exc, "errno", None)
             if self.stopped or code in _NOBODY:
                 return
             if code in _HOPELESS:
@@ -166,7 +171,7 @@ class Acceptor:
 
     def _rest(self, what: str, exc: Exception) -> None:
         """Wait for things to get better, but not if it is time to stop."""
-        line = f"{what}: {exc}"
+        line = f"{what}: {str(exc) or type(exc).__name__}"
         now = time.monotonic()
         if now - self._complaints.get(line, -QUIET_TIME) >= QUIET_TIME:
             self._complaints = {line: now}

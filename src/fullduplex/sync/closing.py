@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from ..frames import CloseCode
+from ..frames import Close, CloseCode
 from ..protocol import State
 from .service import get_service
 
 if TYPE_CHECKING:
-    from ..frames import Close
     from .connection import Connection
 
-__all__ = ["begin_close", "close_all"]
+__all__ = ["begin_close", "close_all", "close_dropped"]
 
 OPEN: Final = State.OPEN
 CLOSING: Final = State.CLOSING
+
+DROPPED_TIME: Final = 10.0
+"""Seconds for a peer to answer, if nobody waits for it and there is no ``close_timeout``."""
 
 
 def close_all(connections: Collection[Connection], close: Close) -> None:
@@ -30,6 +33,21 @@ def close_all(connections: Collection[Connection], close: Close) -> None:
         begin_close(connection, close, None)
     for connection in connections:
         connection.close(close.code, close.reason)
+
+
+def close_dropped(connection: Connection) -> None:
+    """Close a connection that nobody uses any more; without waiting in the service thread.
+
+    The cycle collector may come upon who used it in any thread, and all connections wait for that one.
+    """
+    service = get_service()
+    if not service.is_current():
+        connection.close()
+        return
+    until = time.monotonic() + DROPPED_TIME
+    deadline = until if connection.close_timeout is None else None
+    begin_close(connection, Close(CloseCode.NORMAL_CLOSURE, ""), deadline)
+    service.keep(connection, connection._close_deadline or until)
 
 
 def begin_close(connection: Connection, close: Close, deadline: float | None) -> None:

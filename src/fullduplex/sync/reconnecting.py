@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..environment import read_number
 from ..frames import Close, CloseCode
-from .closing import close_all
+from .closing import close_all, close_dropped
 from .dialing import Cancel
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Reconnecting:
                 try:
                     yield connection
                 finally:
-                    connection.close()
+                    close_dropped(connection)  # an iterator may be dropped, too
                     self._forget(connection)
                 reason = why_no_success(connection, time.monotonic() - opened)
                 if not reason:

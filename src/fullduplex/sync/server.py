@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from ..conditions import LOOK_AGAIN
 from ..exceptions import ProtocolError
 from ..frames import Close, CloseCode
 from ..http11 import SERVER
@@ -154,8 +155,10 @@ class Server:
         self._after_fork()
         if self._loop_thread is not None:
             raise RuntimeError("another thread is already running serve_forever")
-        self._loop_thread = threading.current_thread()
+        # In this order, and at the end too: a signal's handler may raise, or shut us down, between the two. What counts
+        # is the thread; the event only saves time.
         self._loop_ended.clear()
+        self._loop_thread = threading.current_thread()
         try:
             if self.closing:
                 return
@@ -164,8 +167,8 @@ class Server:
             if not self.closing:  # else a signal handler has closed the sockets under us
                 raise
         finally:
+            self._loop_thread = None
             self._loop_ended.set()
-            self._loop_thread = None  # last: a signal's handler here must not wait for what we do
 
     def _accept_all(self) -> None:
         acceptor = Acceptor(self.sockets, self._dispatch, self._may_accept, self.logger)
@@ -300,8 +303,8 @@ class Server:
         acceptor = self._acceptor
         if acceptor is not None:
             acceptor.stop()
-        if self._loop_thread is not threading.current_thread():
-            self._loop_ended.wait()
+        while self._loop_thread not in (None, threading.current_thread()):
+            self._loop_ended.wait(LOOK_AGAIN)
         for sock, file in zip(self.sockets, self._files, strict=True):
             if sock.fileno() >= 0:
                 # It is not a child's of the process that made it, but a daemon's, whose maker has gone.

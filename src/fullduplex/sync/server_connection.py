@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..http11 import SERVER
+from ..machine import bare
 from ..protocol import State
 from ..roles import SEND
 from .closing import begin_close
@@ -157,6 +158,15 @@ def open_connection(connection: ServerConnection, hooks: Hooks, deadline: float 
         TimeoutError: if the deadline came first.
         OSError: if the network failed.
     """
+    try:
+        return receive(connection, hooks, deadline)
+    finally:
+        if (exc := connection.protocol.handshake_exc) is not None:
+            bare(exc)
+
+
+def receive(connection: ServerConnection, hooks: Hooks, deadline: float | None) -> bool:
+    """Read the request and answer it; as `open_connection`."""
     request = read_request(connection, deadline)
     if not connection._answering.acquire(blocking=False):
         linger(connection._stream)  # refused by the thread that shuts the server down

@@ -13,14 +13,20 @@ So idle connections are armed or blocked, and the service sleeps until bytes com
 
 Connections are held by weak references: one that its user dropped is freed at once. After a fork the child
 makes its own service when it first needs one.
+
+There is no lock here. A signal's handler may interrupt a thread in any of these methods, and wait in ``close()`` or
+``shutdown()`` for others, which may be in them as well. So what other threads want is handed over in queues, of which
+each call is atomic, and the thread alone touches timers and watches.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import heapq
 import itertools
+import logging
 import os
 import select
 import selectors
@@ -31,6 +37,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from ..codec.interrupts import from_handler
 from ..stream import LONGEST
 
 if TYPE_CHECKING:
@@ -50,13 +57,29 @@ LAST_TICK: Final = 0.032
 
 MIN_PURGE: Final = 64
 """Timers from which on it is worth looking which of them have lost their connection."""
+PAUSE: Final = 0.05
+"""Seconds of rest after a failure of the service's own, as for want of memory."""
+QUIET_TIME: Final = 60.0
+"""Seconds between two lines in the log about those."""
+NEVER: Final = float("inf")
 
 READ: Final = 1
 WRITE: Final = 2
 
+logger = logging.getLogger("fullduplex")
+
+# Among equal times the one that was set first comes first.
+_numbers = itertools.count()
+
+if TYPE_CHECKING:
+    Timer = tuple[float, int, Callable[[], ConnectionCore | None]]
+
 
 class EpollWatcher:
-    """One-shot watches that any thread may set, by epoll itself: the sleeping service need not wake for it."""
+    """One-shot watches by epoll itself."""
+
+    shared: Final = True
+    """Whether any thread may drop a watch."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -91,10 +114,10 @@ class EpollWatcher:
 class SelectorWatcher:
     """The same over `selectors`, where there is no epoll."""
 
+    shared: Final = False
+
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        # Guards the selector's map; nothing is waited for while it is held. Re-entrant.
-        self._lock = threading.RLock()
 
     def arm(self, fd: int, events: int) -> None:
         """Watch a descriptor for one event; replaces an earlier watch."""
@@ -104,12 +127,11 @@ class SelectorWatcher:
         # Not modify(), which does nothing if it knows this number with this mask: it may be the number of a
         # descriptor that was closed without a word, as those of connections that were dropped are.
         self.disarm(fd)
-        with self._lock:
-            self._selector.register(fd, mask)
+        self._selector.register(fd, mask)
 
     def disarm(self, fd: int) -> None:
         """Stop watching a descriptor, before it is closed."""
-        with self._lock, contextlib.suppress(KeyError, OSError, ValueError):
+        with contextlib.suppress(KeyError, OSError, ValueError):
             self._selector.unregister(fd)
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
@@ -130,12 +152,11 @@ class SelectorWatcher:
 
     def _drop_closed(self) -> None:
         """Stop watching descriptors that were closed without a word: `select.select` fails for all because of one."""
-        with self._lock:
-            for fd in list(self._selector.get_map()):
-                try:
-                    select.select([fd], [], [], 0)
-                except (OSError, ValueError):
-                    self._selector.unregister(fd)
+        for fd in list(self._selector.get_map()):
+            try:
+                select.select([fd], [], [], 0)
+            except (OSError, ValueError):
+                self._selector.unregister(fd)
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -148,7 +169,11 @@ def make_watcher() -> EpollWatcher | SelectorWatcher:
 
 
 class Service:
-    """The service thread and what it looks after. All methods may be called by any thread."""
+    """The service thread and what it looks after. All public methods may be called by any thread.
+
+    Attributes:
+        ended: the thread has died, and not because it was told to stop.
+    """
 
     def __init__(self) -> None:
         self.watcher = make_watcher()
@@ -158,18 +183,29 @@ class Service:
         self._bell_fd = self._bell.fileno()
         self.watched: dict[int, weakref.ref[ConnectionCore]] = {}
         self.connections: weakref.WeakSet[ConnectionCore] = weakref.WeakSet()
+        self.ended = False
+        # What is handed over: connections to look at; watches, as events of a connection, or None and the descriptor to
+        # forget; timers.
         self._fresh: deque[weakref.ref[ConnectionCore]] = deque()
-        self._timers: list[tuple[float, int, weakref.ref[ConnectionCore]]] = []
-        self._numbers = itertools.count()
-        self._purge_at = MIN_PURGE
-        # Guards the timers and _wake_at; nothing is waited for while it is held. Re-entrant, as the others: a signal's
-        # handler may close a connection.
-        self._lock = threading.RLock()
-        # Guards `watched`: a descriptor is not armed for its last owner once it is given back.
-        self._arming = threading.RLock()
+        self._asked: deque[tuple[weakref.ref[ConnectionCore] | None, int]] = deque()
+        self._planned: deque[Timer] = deque()
         self._awake = False  # whether the thread will look at what was added without being woken
         self._wake_at = 0.0  # when it will wake by itself; 0 while it is awake
         self._stopping = False
+        # The rest is the thread's own.
+        self._timers: list[Timer] = []
+        self._purge_at = MIN_PURGE
+        self._ticking: dict[int, weakref.ref[ConnectionCore]] = {}
+        self._unwatched: dict[
+            int, tuple[weakref.ref[ConnectionCore], int]
+        ] = {}  # to be tried again
+        self._looking = False  # there is a next look
+        self._came = False  # connections were added since the last one
+        self._period = FIRST_TICK
+        self._next_tick = 0.0
+        self._stumbled = True  # what is watched has to be set up, at first or again
+        self._complained = -QUIET_TIME
+        self._ident = 0
         self._thread = self._start()
 
     def _start(self) -> threading.Thread:
@@ -192,65 +228,73 @@ class Service:
 
     def adopt(self, connection: ConnectionCore) -> None:
         """Begin to look whether the connection still has a reader."""
+        reference = weakref.ref(connection)
         connection._watch = TICKING
-        connection._seen_reads = -1
-        self._fresh.append(weakref.ref(connection))
-        if not self._awake:
+        try:
+            connection._seen_reads = -1
+            self._fresh.append(reference)
+            if not self._awake:
+                self.wake()
+        except BaseException:  # a signal's handler; to be added twice does no harm
+            self._fresh.append(reference)
             self.wake()
+            raise
 
     def arm(self, connection: ConnectionCore, events: int = READ) -> None:
         """Watch the connection's socket now."""
-        with self._arming:
-            fd = connection._stream.fileno()
-            if fd < 0 or connection._disposed:
-                return
-            self.watched[fd] = weakref.ref(connection)
-            try:
-                self.watcher.arm(fd, events)
-            except (OSError, ValueError):
-                return  # closed meanwhile; whoever did that ends the connection
-        if isinstance(self.watcher, SelectorWatcher):
-            self.wake()
+        if self.is_current():
+            self._watch_socket(connection, events)
+        else:
+            self._hand_over(self._asked, (weakref.ref(connection), events), 0.0)
 
     def forget(self, fd: int) -> None:
-        """Stop watching a descriptor, before it is closed."""
-        with self._arming:
-            if self.watched.pop(fd, None) is not None:
-                self.watcher.disarm(fd)
+        """Stop watching a descriptor, before it is closed. Its connection is disposed of already."""
+        if self.watched.pop(fd, None) is None:
+            return  # or just about to be watched: then `_watch_socket` finds that it must not be
+        if self.watcher.shared or self.is_current():
+            self.watcher.disarm(fd)
+        else:
+            self._hand_over(self._asked, (None, fd), 0.0)
 
     def schedule(self, connection: ConnectionCore, when: float) -> None:
         """Call the connection's ``_on_timer`` at ``when``, on the clock of ``time.monotonic()``."""
-        looked_at = None
-        with self._lock:
-            if len(self._timers) >= self._purge_at:
-                looked_at = self._purge()
-            heapq.heappush(self._timers, (when, next(self._numbers), weakref.ref(connection)))
-            sleeping_past = when < self._wake_at
-        if sleeping_past:
+        self._hand_over(self._planned, (when, next(_numbers), weakref.ref(connection)), when)
+
+    def keep(self, connection: ConnectionCore, when: float) -> None:
+        """Keep a connection that nobody else refers to alive until ``when``, or until some time after its end."""
+        self._hand_over(self._planned, (when, next(_numbers), lambda: connection), when)
+
+    def succeed(self, dead: Service) -> None:
+        """Look after the connections of a service that has died."""
+        self.connections.update(list(dead.connections))
+        self._planned.extend([*dead._timers, *dead._planned])
+        self._stumbled = True
+        self.wake()
+
+    def is_current(self) -> bool:
+        """Tell whether this is called in the service thread, which must not wait for anything."""
+        return threading.get_ident() == self._ident
+
+    def _hand_over(self, queue: deque[Any], item: Any, when: float) -> None:
+        """Put something into a queue, and see that the thread looks there by ``when``."""
+        try:
+            queue.append(item)
+            # It first says when it will wake, and looks into the queues then.
+            if when < self._wake_at or (len(queue) >= MIN_PURGE and not self._awake):
+                self.wake()
+        except BaseException:  # a signal's handler; what is there twice does no harm
+            queue.append(item)
             self.wake()
-        del looked_at  # not before: to free a connection may call what needs the lock
-
-    def _purge(self) -> list[ConnectionCore]:
-        """Drop the timers of connections that are gone, as most are long before a deadline. Needs the lock.
-
-        Returns:
-            The connections, which the caller has to keep until it has given the lock back.
-        """
-        alive = [(timer, timer[2]()) for timer in self._timers]
-        self._timers = [
-            timer
-            for timer, connection in alive
-            if connection is not None and not connection.protocol.is_closed
-        ]
-        heapq.heapify(self._timers)
-        self._purge_at = max(MIN_PURGE, 2 * len(self._timers))
-        return [connection for _, connection in alive if connection is not None]
+            raise
 
     def wake(self) -> None:
         """Make the thread look at what changed."""
         self._awake = True
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._alarm.send(b"\0")
+        try:
+            ring(self._alarm)
+        except BaseException:  # a signal's handler, perhaps before; and others rely on _awake
+            ring(self._alarm)
+            raise
 
     def stop(self) -> None:
         """End the thread; at the interpreter's exit."""
@@ -262,56 +306,144 @@ class Service:
     # The thread
 
     def _run(self) -> None:
-        self.watcher.arm(self._bell_fd, READ)
-        ticking: dict[int, weakref.ref[ConnectionCore]] = {}
-        looking = False  # there is a next look
-        came = False  # connections were added since the last one
-        tick = FIRST_TICK
-        next_tick = 0.0
-        while not self._stopping:
-            self._awake = looking
-            if self._fresh:
-                self._awake = came = True
-                if not looking:
-                    looking = True
-                    tick = FIRST_TICK
-                    next_tick = time.monotonic() + tick
-                self._take_fresh(ticking)
-            with self._lock:
-                due = next_tick if looking else float("inf")
-                if self._timers and self._timers[0][0] < due:
-                    due = self._timers[0][0]
-                self._wake_at = due
-            timeout = (
-                None if due == float("inf") else min(max(due - time.monotonic(), 0.0), LONGEST)
-            )
-            events = self.watcher.wait(timeout)
-            self._wake_at = 0.0
-            for fd, event in events:
-                self._ready(fd, event)
-            now = time.monotonic()
-            if looking and now >= next_tick:
-                came = self._take_fresh(ticking) or came
-                ticking = {key: one for key, one in ticking.items() if self._tick(one)}
-                # Where connections come and go, to fall asleep between them and to be woken for each
-                # would cost more than to look now and then.
-                looking = bool(ticking) or came
-                came = False
-                tick = min(2 * tick, LAST_TICK)
-                next_tick = now + tick
-            self._run_timers(now)
-        self.watcher.close()
-        self._alarm.close()
-        self._bell.close()
+        self._ident = threading.get_ident()
+        try:
+            while not self._stopping:
+                try:
+                    self._turn()
+                except Exception as exc:
+                    self._stumble(exc)
+        finally:
+            self.ended = not self._stopping
+            self.watcher.close()
+            self._alarm.close()
+            self._bell.close()
+            if self.ended and _current() is self:
+                get_service()
 
-    def _take_fresh(self, ticking: dict[int, weakref.ref[ConnectionCore]]) -> bool:
+    def _turn(self) -> None:
+        """Take what was handed over, wait, and see to those whose bytes or time have come."""
+        if self._stumbled:
+            self._set_up()
+        self._awake = self._looking
+        if self._fresh:
+            self._awake = self._came = True
+            if not self._looking:
+                self._looking = True
+                self._period = FIRST_TICK
+                self._next_tick = time.monotonic() + self._period
+            self._take_fresh()
+        self._wake_at = NEVER  # before the queues are looked at: what comes later wakes us
+        self._take_asked()
+        self._take_planned()
+        due = self._next_tick if self._looking else NEVER
+        if self._timers and self._timers[0][0] < due:
+            due = self._timers[0][0]
+        self._wake_at = due
+        timeout = None if due == NEVER else min(max(due - time.monotonic(), 0.0), LONGEST)
+        events = self.watcher.wait(timeout)
+        self._wake_at = 0.0
+        for fd, event in events:
+            self._ready(fd, event)
+        now = time.monotonic()
+        if self._looking and now >= self._next_tick:
+            self._look()
+            self._next_tick = now + self._period
+        self._run_timers(now)
+
+    def _look(self) -> None:
+        """Look at connections that were read a while ago."""
+        came = self._take_fresh() or self._came
+        again, self._unwatched = self._unwatched, {}
+        self._asked.extend(again.values())
+        self._ticking = {key: one for key, one in self._ticking.items() if self._tick(one)}
+        # Where connections come and go, to fall asleep between them and to be woken for each
+        # would cost more than to look now and then.
+        self._looking = bool(self._ticking) or came
+        self._came = False
+        self._period = min(2 * self._period, LAST_TICK)
+
+    def _stumble(self, exc: Exception) -> None:
+        """Something failed that is no connection's, memory perhaps: rest, and begin anew."""
+        self._stumbled = True
+        now = time.monotonic()
+        try:
+            if now - self._complained >= QUIET_TIME:
+                self._complained = now
+                logger.error("unexpected error in the service thread; it goes on", exc_info=exc)
+        except Exception:
+            pass  # then nobody can be told
+        if not self._stopping:
+            time.sleep(PAUSE)
+
+    def _set_up(self) -> None:
+        """Watch the bell and look at all connections: events and timers that were in hand may be lost."""
+        self._stumbled = False
+        self.watcher.arm(self._bell_fd, READ)
+        for connection in list(self.connections):
+            self.adopt(connection)
+            if connection._stream.unsent():
+                self._watch_socket(connection, WRITE)
+            for due in (
+                connection._ping_due,
+                connection._violation_due,
+                connection._close_deadline,
+            ):
+                if due:
+                    self.schedule(connection, due)
+
+    def _take_fresh(self) -> bool:
         """Look at connections that were added from now on; False if there are none."""
         came = bool(self._fresh)
         while self._fresh:
             reference = self._fresh.popleft()
             # By the reference, of which a connection has one: it may be added while it is looked at already.
-            ticking[id(reference)] = reference
+            self._ticking[id(reference)] = reference
         return came
+
+    def _take_asked(self) -> None:
+        while self._asked:
+            reference, number = self._asked.popleft()
+            connection = None if reference is None else reference()
+            if connection is not None:
+                self._call(connection, self._watch_socket, connection, number)
+            elif reference is None and number not in self.watched:
+                self.watcher.disarm(number)
+
+    def _watch_socket(self, connection: ConnectionCore, events: int) -> None:
+        """Watch a connection's socket, for what it was asked for, and for what it waits for by now."""
+        fd = connection._stream.fileno()
+        if fd < 0 or connection._disposed:
+            return
+        if connection._watch == ARMED:
+            events |= READ
+        if connection._stream.unsent():
+            events |= WRITE
+        reference = weakref.ref(connection)
+        self.watched[fd] = reference
+        try:
+            self.watcher.arm(fd, events)
+        except ValueError:
+            return  # closed meanwhile; whoever did that ends the connection
+        except OSError as exc:
+            if exc.errno != errno.EBADF:  # the system has no room for another watch
+                self._unwatched[id(reference)] = (reference, events)
+                self.adopt(connection)
+        if connection._disposed:
+            # Just now: that forget() did not see this watch; and nobody else sets any.
+            self.forget(fd)  # type: ignore[unreachable]
+
+    def _take_planned(self) -> None:
+        while self._planned:
+            heapq.heappush(self._timers, self._planned.popleft())
+        if len(self._timers) >= self._purge_at:
+            self._purge()
+
+    def _purge(self) -> None:
+        """Drop the timers of connections that are gone, as most are long before a deadline."""
+        self._timers = [timer for timer in self._timers if wanted(timer)]
+        heapq.heapify(self._timers)
+        self._purge_at = max(MIN_PURGE, 2 * len(self._timers))
 
     def _ready(self, fd: int, events: int) -> None:
         if fd == self._bell_fd:
@@ -339,14 +471,25 @@ class Service:
         return connection is not None and bool(self._call(connection, connection._on_tick))
 
     def _run_timers(self, now: float) -> None:
-        while True:
-            with self._lock:
-                if not self._timers or self._timers[0][0] > now:
-                    return
-                reference = heapq.heappop(self._timers)[2]
-            connection = reference()
+        while self._timers and self._timers[0][0] <= now:
+            connection = heapq.heappop(self._timers)[2]()
             if connection is not None:
                 self._call(connection, connection._on_timer, now)
+
+
+def ring(alarm: socket.socket) -> None:
+    """Ring the service's bell."""
+    try:
+        alarm.send(b"\0")
+    except OSError as exc:  # it has been rung so often already; or the service has stopped
+        if from_handler(exc):
+            raise
+
+
+def wanted(timer: Timer) -> bool:
+    """Tell whether a timer's connection has not come to its end."""
+    connection = timer[2]()
+    return connection is not None and not connection.protocol.is_closed
 
 
 _service: Service | None = None
@@ -357,20 +500,22 @@ _starting = threading.RLock()
 def get_service() -> Service:
     """Give the process's service, starting it if need be."""
     service = _service
-    return service if service is not None else _make_service()
+    return service if service is not None and not service.ended else _make_service()
 
 
 def _make_service() -> Service:
     global _service
     with _starting:
-        service = _service
-        if service is None:
+        dead = service = _service
+        if service is None or service.ended:
             made = Service()
             service = _current()
-            if service is None:
+            if service is None or service is dead:
                 service = _service = made
             else:  # a signal's handler has made one meanwhile
                 made.stop()
+            if dead is not None:
+                service.succeed(dead)
         return service
 
 

@@ -56,9 +56,12 @@ def wait(connections: Iterable[C], timeout: float | None = None) -> list[C]:
     deadline = None if timeout is None else time.monotonic() + max(timeout, 0.0)
     waiter = _Waiter(list(dict.fromkeys(connections)))
     try:
-        return waiter.run(deadline)
+        try:
+            return waiter.run(deadline)
+        finally:
+            waiter.leave()
     finally:
-        waiter.leave()
+        waiter.leave()  # again, in case a signal's handler raised before the first one had begun
 
 
 class _Waiter:
@@ -67,7 +70,7 @@ class _Waiter:
     def __init__(self, connections: list[Any]) -> None:
         self._connections = connections
         self._outside = list(connections)  # those whose reader we are not (yet)
-        self._held: list[Any] = []
+        self._held: list[Any] = []  # the others, and one that is about to be entered or left
         self._by_fd: dict[int, Any] = {}
         # Looked up here, so that patched modules are honoured; there is no poll() on Windows.
         self._poller: Any = select.poll() if hasattr(select, "poll") else None
@@ -94,10 +97,14 @@ class _Waiter:
         """Become the reader wherever that is possible now; gives those where it is new."""
         entered = set()
         for connection in list(self._outside):
-            if connection.protocol.state is CLOSED or not enter(connection):
+            if connection.protocol.state is CLOSED or interrupted(connection):
+                continue
+            # First, so that the role is given back if a signal's handler raises when it is just taken.
+            self._held.append(connection)
+            if not enter(connection):
+                self._held.pop()
                 continue
             self._outside.remove(connection)
-            self._held.append(connection)
             entered.add(connection)
             fd = connection._stream.fileno()
             if fd < 0 and connection.protocol.state is not CLOSED:
@@ -133,8 +140,31 @@ class _Waiter:
 
     def leave(self) -> None:
         """Be nobody's reader any more."""
-        while self._held:
-            self._held.pop()._leave_reader()
+        try:
+            while self._held:
+                connection = self._held[-1]
+                if connection._reader.mine:
+                    connection._leave_reader()
+                    self._held.pop()
+                else:  # a signal's handler raised when the role was not taken yet, or given back already
+                    self._held.pop()
+                    connection._left_reader()
+        finally:
+            if self._held:  # a handler raised: still it is the turn of the others
+                self.leave()
+
+
+def interrupted(connection: Any) -> bool:
+    """Tell whether we are in a signal's handler that has interrupted this connection's close().
+
+    Raises:
+        ConcurrencyError: if it has interrupted something else that reads, and cannot end before us.
+    """
+    if not connection._reader.mine:
+        return False
+    if connection._reader.owner != CLOSE:
+        raise ConcurrencyError("cannot call wait in a signal handler within recv or the like")
+    return True
 
 
 def enter(connection: Any) -> bool:
