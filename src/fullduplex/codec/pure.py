@@ -284,6 +284,7 @@ class Decoder:
                 self._input += piece
             except MemoryError as exc:
                 self._error = exc  # part of what came is gone, nothing behind it may be delivered
+                piece.release()
                 raise
         self._offered = 0
 
