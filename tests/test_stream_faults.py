@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from .codec.wire import BINARY, TEXT, frame
+from .conftest import IMPLEMENTATIONS, load
 from .streams import Background, Bare, arguments, tcp_pair
 
 KINDS = ["open_stream", "SocketStream"]
@@ -139,6 +140,16 @@ def test_socket_that_was_closed_has_no_turn(
 # When memory runs out
 
 
+@pytest.fixture
+def alone() -> None:
+    """No service thread of an earlier test asks for the memory that is to fail."""
+    for name in IMPLEMENTATIONS:
+        service = load(name).sync.service
+        if service._service is not None:
+            service._service.stop()
+            service._service = None
+
+
 def failing(at: int, call: Callable[..., Any], *args: Any) -> bool:
     """Tell whether a call failed, in which the allocation with the number ``at`` fails."""
     testcapi = pytest.importorskip("_testcapi")
@@ -183,6 +194,7 @@ class Small(Bare):
         return self.sock.recv_into(view[:250])
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", ["flush", "try_write"])
 def test_what_was_sent_before_memory_ran_out_is_not_sent_again(
@@ -225,6 +237,7 @@ def read_all(stream: Any, decoder: Any, came: list[Any]) -> None:
             came.append(message)
 
 
+@pytest.mark.usefixtures("alone")
 def test_lack_of_memory_while_reading_is_said_as_that(fd: ModuleType) -> None:
     """By a stream that tells the decoder again what came, since it may not have understood."""
     text = "a" * 500 + "é" * 20_000  # the memory for it is asked for when bytes have come

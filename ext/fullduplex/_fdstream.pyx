@@ -255,7 +255,8 @@ cdef class FdStream(Stream):
             # of them wake every 5 ms to ask for it again.
             if self.score < self.turns.patience:
                 self.score += self.turns.patience if others >= self.turns.throng else 1
-            if self.score >= self.turns.patience and self.turn.of == NULL and self.turns.join(&self.turn, fdx_number(self.fd)):
+            if (self.score >= self.turns.patience and self.turn.of == NULL
+                    and self.turns.join(&self.turn, fdx_number(self.fd))):
                 self.stay = self.turns.stay if self.free >= SOON else min(2 * self.stay, <unsigned int>MAX_STAY)
                 self.held = self.free = 0
         elif self.score > 0:
