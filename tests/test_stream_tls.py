@@ -323,6 +323,33 @@ def test_peer_that_does_not_read(fd: ModuleType, raw: Any, contexts: Any) -> Non
         client.handshake(soon())
 
 
+def test_handshake_that_comes_byte_by_byte(fd: ModuleType, contexts: Any) -> None:
+    """Without a pause nobody waits, and it is in waiting that streams look at the clock."""
+    hello = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        contexts[0].wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
+    left = list(hello.read())
+
+    class Dripping:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ours, name)
+
+        def recv_into(self, view: memoryview) -> int:
+            view[0] = left.pop(0)
+            return 1
+
+    ours, theirs = socket.socketpair()
+    server = fd.stream.open_tls_stream(
+        fd.stream.open_stream(Dripping()), contexts[1], server_side=True
+    )
+    size = len(left)
+    with pytest.raises(TimeoutError, match="TLS handshake"):
+        server.handshake(time.monotonic())
+    assert len(left) == size - 1
+    server.close()
+    theirs.close()
+
+
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x03"])
 def test_peer_that_hangs_up(fd: ModuleType, raw: Any, contexts: Any, said: bytes) -> None:
     client = fd.stream.open_tls_stream(raw[0], contexts[0], server_hostname="localhost")
@@ -337,6 +364,27 @@ def test_peer_that_speaks_http(fd: ModuleType, raw: Any, contexts: Any) -> None:
     raw[1].write(b"HTTP/1.1 400 Bad Request\r\n\r\n", None)
     with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version"):
         client.handshake(time.monotonic() + 20)
+
+
+def test_deadline_of_an_ssl_socket_that_gets_no_data(fd: ModuleType, contexts: Any) -> None:
+    """Its socket becomes ready again and again, by records without data."""
+    one, other = socket.socketpair()
+    other_end = Background(lambda: contexts[1].wrap_socket(other, server_side=True))
+    client = contexts[0].wrap_socket(one, server_hostname="localhost")
+    calls = 0
+
+    def recv_into(view: Any) -> int:
+        nonlocal calls
+        calls += 1
+        raise ssl.SSLWantReadError if calls < 1000 else OSError("it does not end")
+
+    client.recv_into = recv_into
+    other_end.result().sendall(b"a")  # the socket is ready, and stays so
+    stream = fd.stream.open_stream(client)
+    assert stream.recv_into(memoryview(bytearray(1)), time.monotonic() - 1) == -1
+    assert calls == 1
+    stream.close()
+    other_end.result().close()
 
 
 # Faults below

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trustme
 
-from .streams import Background, Faulty, tls_contexts, tls_pair
+from .streams import SOON, Background, Faulty, tls_contexts, tls_pair
 
 BINARY = 0x82
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -254,6 +254,116 @@ def test_question_alone_is_no_data(fd: ModuleType) -> None:
     assert client.write(frame(fd, b"a"), None)
     assert server.read(fd.codec.Decoder(masked=False), None) == 3
     assert server.ssl_object.getpeercert()
+    client.close()
+    server.close()
+
+
+class ByRecord:
+    """A socket that gives a record at a time without ever waiting, so that no wait looks at the clock.
+
+    After so many bytes of each, if ``step`` is given; and it takes ``seconds``.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.step = self.seconds = 0.0
+        self.pieces: list[bytes] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+    def begin(self, step: int = 0, seconds: float = 0.0) -> None:
+        data = self.sock.recv(1 << 20)
+        self.pieces, self.seconds = [], seconds
+        while data:
+            end = step or 5 + int.from_bytes(data[3:5], "big")
+            self.pieces.append(data[:end])
+            data = data[end:]
+
+    def recv_into(self, view: memoryview) -> int:
+        if not self.pieces:
+            return self.sock.recv_into(view)
+        time.sleep(self.seconds)
+        piece = self.pieces.pop(0)
+        view[: len(piece)] = piece
+        return len(piece)
+
+
+TICKETS = 20
+
+
+@pytest.fixture(params=["direct", "portable"])
+def by_record(
+    request: pytest.FixtureRequest, fd: ModuleType
+) -> Iterator[tuple[ByRecord, Any, Any]]:
+    """A client that was sent many session tickets, which are records without data, and its server."""
+    contexts = tls_contexts()
+    contexts[1].num_tickets = TICKETS
+    one, other = socket.socketpair()
+    sock = ByRecord(one)
+    raw = fd.stream.open_stream(sock), fd.stream.open_stream(other)
+    client, server = tls_pair(fd, raw, *contexts, portable=request.param == "portable")
+    yield sock, client, server
+    client.close()
+    server.close()
+
+
+@pytest.mark.parametrize("method", ["read", "recv_into"])
+def test_records_without_data_do_not_outlast_the_deadline(
+    fd: ModuleType, by_record: tuple[ByRecord, Any, Any], method: str
+) -> None:
+    """Without a pause between them nobody waits, and it is in waiting that streams look at the clock."""
+    sock, client, server = by_record
+    sock.begin(seconds=SOON)
+    assert sock.pieces is not None and len(sock.pieces) == TICKETS
+    target: Any = fd.codec.Decoder(masked=False)
+    if method == "recv_into":
+        target = memoryview(bytearray(100))
+    for deadline in (0.0, time.monotonic()):
+        before = len(sock.pieces)
+        assert getattr(client, method)(target, deadline) == -1
+        assert len(sock.pieces) == before - 1
+        assert not client.pending()  # what is left a watch sees
+    assert getattr(client, method)(target, time.monotonic() + 2.5 * SOON) == -1
+    assert 0 < len(sock.pieces) <= TICKETS - 3
+    sock.seconds = 0
+    assert server.write(frame(fd, b"data"), None)
+    assert getattr(client, method)(target, time.monotonic() + 20) == 6
+    assert sock.pieces == []
+
+
+@pytest.mark.parametrize("method", ["read", "recv_into"])
+def test_record_that_comes_byte_by_byte_does_not_outlast_the_deadline(
+    fd: ModuleType, by_record: tuple[ByRecord, Any, Any], method: str
+) -> None:
+    sock, client, server = by_record
+    settle(fd, client)
+    assert server.write(frame(fd, b"data"), None)
+    sock.begin(step=1)
+    assert sock.pieces is not None
+    target: Any = fd.codec.Decoder(masked=False)
+    if method == "recv_into":
+        target = memoryview(bytearray(100))
+    for left in range(len(sock.pieces) - 1, 0, -1):
+        assert getattr(client, method)(target, 0.0) == -1
+        assert len(sock.pieces) == left
+    assert getattr(client, method)(target, 0.0) == 6
+
+
+def test_deadline_does_not_keep_what_an_inner_layer_has_decrypted(
+    fd: ModuleType, contexts: Any
+) -> None:
+    """With TLS in TLS a record may need several of the outer ones, which are in memory already."""
+    streams: Any = tuple(fd.stream.open_stream(sock) for sock in socket.socketpair())
+    for _ in range(2):
+        streams = tls_pair(fd, streams, *contexts)
+    client, server = streams
+    settle(fd, client)
+    assert server.write(frame(fd, b"a" * 16_380), None)
+    decoder = fd.codec.Decoder(masked=False)
+    while (message := decoder.pull()) is None:
+        assert client.read(decoder, 0.0) > 0
+    assert message == b"a" * 16_380
     client.close()
     server.close()
 

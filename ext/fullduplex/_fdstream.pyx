@@ -15,7 +15,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.errno cimport EAGAIN, EINTR, errno as c_errno
+from libc.errno cimport EAGAIN, EBADF, EINTR, errno as c_errno
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
@@ -29,49 +29,10 @@ from socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM
 # and to find one of these takes longer than a system call.
 from socket import SocketType
 
-from fullduplex.stream import WAIT_SLICE
+from fullduplex.stream import SocketStream, WAIT_SLICE
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
-
-cdef extern from "<sys/types.h>" nogil:
-    ctypedef Py_ssize_t ssize_t
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-
-cdef extern from "<sys/socket.h>" nogil:
-    struct msghdr:
-        iovec *msg_iov
-        # ssize_t stands for whatever integer type the platform has here
-        size_t msg_iovlen
-    ssize_t recv(int fd, void *buffer, size_t size, int flags)
-    ssize_t send(int fd, const void *buffer, size_t size, int flags)
-    ssize_t sendmsg(int fd, const msghdr *message, int flags)
-    int MSG_DONTWAIT
-
-cdef extern from *:
-    """
-    #include <sys/socket.h>
-    #ifndef MSG_NOSIGNAL
-    #define MSG_NOSIGNAL 0
-    #endif
-    """
-    int MSG_NOSIGNAL
-
-cdef extern from "<errno.h>" nogil:
-    int EWOULDBLOCK
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd *fds, unsigned long count, int timeout)
-    int POLLIN
-    int POLLOUT
 
 cdef extern from *:
     """
@@ -111,6 +72,7 @@ cdef extern from "../turns.h" nogil:
         unsigned long members
     struct turn:
         turns *of
+        int fd
         unsigned int alone
     turns *turns_new()
     void turns_free(turns *all)
@@ -162,7 +124,7 @@ cdef class Turns:
     cdef bint join(self, turn *me, int fd) noexcept:
         if self.all == NULL:
             self.all = turns_new()
-        return self.all != NULL and turn_join(self.all, me, fd) == 0
+        return self.all != NULL and fd >= 0 and turn_join(self.all, me, fd) == 0
 
     def renew(self):
         """Start afresh, in a forked process."""
@@ -196,7 +158,8 @@ if hasattr(os, "register_at_fork"):
 
 @cython.final
 cdef class FdStream(Stream):
-    cdef int fd                   # the descriptor, -1 after close
+    # The descriptor, in the socket object itself: if the application closes that, its number may soon be another's.
+    cdef const int *fd
     cdef double slice             # longest single wait in seconds, 0 for no bound
     cdef Turns turns              # None where nobody takes turns
     cdef turn turn                # joined or not; the reader's role guards it, and the interpreter lock
@@ -207,11 +170,16 @@ cdef class FdStream(Stream):
     cdef unsigned int free        # reads without turns since it joined, up to SOON
     cdef pieces pieces            # the writer's role guards it
 
+    def __cinit__(self):
+        self.fd = &fdx_closed
+
     def __init__(self, sock):
+        if not has_number(sock):
+            raise TypeError("the socket is none of CPython's")
         Stream.__init__(self, sock)
         if sock.gettimeout() is not None:  # saves a system call where it is so already
             sock.settimeout(None)
-        self.fd = sock.fileno()
+        self.fd = fdx_number_of(sock)
         self.slice = WAIT_SLICE or 0.0
         self.penalty = PENALTY
         self.free = SOON
@@ -251,7 +219,9 @@ cdef class FdStream(Stream):
                 left = self.slice
             # Rounded up: to wake too early would only mean to wait again.
             timeout = -1 if left < 0.0 else 2000000000 if left > 2000000.0 else <int>(left * 1000.0) + (left > 0.0)
-            waited.fd = self.fd
+            waited.fd = fdx_number(self.fd)
+            if waited.fd < 0:  # poll() would wait
+                self._failed(EBADF)
             waited.events = events
             waited.revents = 0
             with nogil:
@@ -285,7 +255,8 @@ cdef class FdStream(Stream):
             # of them wake every 5 ms to ask for it again.
             if self.score < self.turns.patience:
                 self.score += self.turns.patience if others >= self.turns.throng else 1
-            if self.score >= self.turns.patience and self.turn.of == NULL and self.turns.join(&self.turn, self.fd):
+            if (self.score >= self.turns.patience and self.turn.of == NULL
+                    and self.turns.join(&self.turn, fdx_number(self.fd))):
                 self.stay = self.turns.stay if self.free >= SOON else min(2 * self.stay, <unsigned int>MAX_STAY)
                 self.held = self.free = 0
         elif self.score > 0:
@@ -295,7 +266,8 @@ cdef class FdStream(Stream):
         """Tell whether to take turns for the next read; the reader's role is held."""
         if self.turn.of == NULL or PyThread_get_thread_ident() == self.turns.main:
             return False
-        if self.turn.of != self.turns.all or self.turn.alone >= ALONE or self.held >= self.stay:
+        if (self.turn.of != self.turns.all or self.turn.alone >= ALONE or self.held >= self.stay
+                or self.turn.fd != fdx_number(self.fd)):
             self._leave()
             self.score = 0
             return False
@@ -319,7 +291,7 @@ cdef class FdStream(Stream):
                 code = EAGAIN
                 with nogil:
                     if turn_wait(&self.turn) == 0:
-                        count = recv(self.fd, place, room, MSG_DONTWAIT)
+                        count = recv(fdx_number(self.fd), place, room, MSG_DONTWAIT)
                         code = c_errno
                         if count == <Py_ssize_t>room:
                             turn_refill(&self.turn)
@@ -336,7 +308,7 @@ cdef class FdStream(Stream):
                     self._failed(code)
                 continue
             with nogil:
-                count = recv(self.fd, place, room, flags)
+                count = recv(fdx_number(self.fd), place, room, flags)
                 code = c_errno
                 if flags == 0 and self.turns is not None:
                     others = fdx_atomic_add(&self.turns.contending, 1)
@@ -380,11 +352,11 @@ cdef class FdStream(Stream):
         cdef int code, flags = MSG_NOSIGNAL | (0 if wait else MSG_DONTWAIT)
         while True:
             if size <= HELD_SIZE and not wait:
-                count = send(self.fd, data, size, flags)
+                count = send(fdx_number(self.fd), data, size, flags)
                 code = c_errno
             else:
                 with nogil:
-                    count = send(self.fd, data, size, flags)
+                    count = send(fdx_number(self.fd), data, size, flags)
                     code = c_errno
             if count >= 0:
                 return count
@@ -444,13 +416,35 @@ cdef class FdStream(Stream):
         # The inherited one would look for an override first.
         return len(self.backlog) != 0
 
+    cpdef bint flush(self, deadline) except? -1:
+        cdef bytes data = self.backlog
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef Py_ssize_t count, total = 0
+        cdef bint torn
+        try:
+            while total < size:
+                count = self._send(<const uint8_t *>PyBytes_AS_STRING(data) + total, <size_t>(size - total), False)
+                total += count
+                if count == 0 and not self.wait_writable(deadline):
+                    return False
+        finally:
+            if total:  # see the inherited one
+                torn, self.torn, self.backlog = self.torn, True, b""
+                self.backlog = data[total:]
+                self.torn = torn
+        return True
+
     cpdef bint try_write(self, data) except? -1:
         cdef Py_ssize_t count = 0
+        cdef bint torn
         if not self.backlog and type(data) is bytes:
             count = self._send(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), False)
             if count == PyBytes_GET_SIZE(data):
                 return True
+            torn = self.torn
+            self.torn = torn or count > 0  # as long as there may be no memory for the rest
             self.backlog = data[count:]
+            self.torn = torn
             return False
         self.backlog += bytes(data)
         return self.flush(0.0)
@@ -475,7 +469,7 @@ cdef class FdStream(Stream):
             message.msg_iov = parts
             message.msg_iovlen = 2
             with nogil:
-                count = sendmsg(self.fd, &message, flags)
+                count = sendmsg(fdx_number(self.fd), &message, flags)
                 code = c_errno
             if count < 0:
                 self._failed(code)
@@ -553,7 +547,7 @@ cdef class FdStream(Stream):
                     fdx_mask(scratch + PIECES_LEAD, data + offset, part, encoder.key, <unsigned>(offset & 3), encoder.cpu)
                     start = scratch + PIECES_LEAD - lead
                     length = lead + part
-                    count = send(self.fd, start, length, MSG_NOSIGNAL | MSG_DONTWAIT)
+                    count = send(fdx_number(self.fd), start, length, MSG_NOSIGNAL | MSG_DONTWAIT)
                     code = c_errno
                     offset += part
                     if count != <Py_ssize_t>length or offset == size:
@@ -580,5 +574,15 @@ cdef class FdStream(Stream):
 
     def close(self):
         self._leave()
-        self.fd = -1
+        self.fd = &fdx_closed
         Stream.close(self)
+
+
+cdef bint has_number(sock):
+    """Tell whether a socket has its number where we look for it."""
+    return isinstance(sock, SocketType) and fdx_number(fdx_number_of(sock)) == sock.fileno()
+
+
+def open_fd_stream(sock):
+    """Make a stream for a plain socket: the other one, if this is no Python that we know."""
+    return FdStream(sock) if has_number(sock) else SocketStream(sock)

@@ -145,14 +145,18 @@ cdef class DirectTLSStream(TLSStream):
     cpdef Py_ssize_t read(self, Decoder target, deadline) except? -2:
         cdef Py_ssize_t count, fresh  # bytes of data; of ciphertext that just came
         cdef size_t room = 0
+        cdef bint again = False
         if self.foreign or self._gap:
             return Stream.read(self, target, deadline)
         while True:
             fresh = 0
             if not self._unread:
+                if again and self._is_late(deadline):
+                    return -1
                 fresh = self._receive(deadline)
                 if fresh <= 0:
-                    return fresh  # see recv_into() for the end
+                    return fresh  # see the inherited one for the end
+                again = True
             self.mutex.enter()
             try:
                 if fresh:  # first of all: nothing that came may be lost

@@ -14,14 +14,14 @@ What a non-blocking write leaves over is the ``backlog``; it goes out before any
 frame is written whole, though nobody waits for it. A blocking write that was given up in the midst of its
 data leaves ``torn`` set: what follows would be taken for the rest, so nothing may follow.
 
-`FdStream` (Cython) does the same as `SocketStream` with system calls of its own, where the socket is a plain
-one on POSIX. TLS runs over memory (`ssl.MemoryBIO`): ``_mutex`` guards the OpenSSL object, which two threads
-must not enter, and is never held while waiting for the network. `DirectTLSStream` (Cython) is a `TLSStream` that
-reads and writes with fewer calls.
+`FdStream` (Cython) does the same as `SocketStream` with system calls of its own, where the socket is a plain one on
+POSIX. TLS runs over memory (`ssl.MemoryBIO`): ``_mutex`` guards the OpenSSL object, which two threads must not enter,
+and is never held while waiting for the network. `DirectTLSStream` (Cython) is a `TLSStream` with fewer calls.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import select
 import socket
@@ -92,8 +92,9 @@ class Stream:
                 came.clear()
         except BaseException:
             view.release()
-            if came:  # a signal's handler raised
-                decoder.buffer_updated(came[0])
+            if came:  # a signal's handler raised, or there is no memory
+                with contextlib.suppress(ValueError):  # the decoder knows already
+                    decoder.buffer_updated(came[0])
             raise
         return count
 
@@ -142,10 +143,9 @@ class Stream:
         if not self.write_large(header, scratch, deadline):
             return False
         self.torn = offset < size
-        view = memoryview(scratch)
         while offset < size:
             count = encoder.mask_into(scratch, payload, offset)
-            if not self.write(view[:count], deadline):
+            if not self.write(memoryview(scratch)[:count], deadline):
                 return False
             offset += count
             self.torn = offset < size
@@ -176,15 +176,21 @@ class Stream:
 
     def flush(self, deadline: float | None) -> bool:
         """Write the backlog; True if it is gone."""
-        view = memoryview(self.backlog)
+        view = memoryview(data := self.backlog)
+        total = 0
         sent: list[int] = []
         try:
-            while (total := sum(sent)) < len(view):
+            while total < len(view):
                 self._send_counted(view[total:], sent)
-                if sent[-1] == 0 and not self.wait_writable(deadline):
+                total, count, sent = total + sent[0], sent[0], []
+                if count == 0 and not self.wait_writable(deadline):
                     return False
         finally:
-            self.backlog = bytes(view[sum(sent) :])
+            if total := total + (sent[0] if sent else 0):  # no calls here, so no signals' handlers
+                # If there is no memory for the rest, nothing of what was sent may be sent again.
+                torn, self.torn, self.backlog = self.torn, True, b""
+                self.backlog = data[total:]
+                self.torn = torn
         return True
 
     def unsent(self) -> bool:
@@ -301,18 +307,16 @@ class SocketStream(Stream):
 
     def _wait(self, write: bool, deadline: float | None) -> bool:
         """Wait for the socket; True also when it was aborted, so that the caller looks."""
-        if deadline is not None and deadline <= 0.0:
-            return False
+        left = WAIT_SLICE
         while not self.aborted:
-            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            if WAIT_SLICE is not None:
-                left = WAIT_SLICE if left is None else min(left, WAIT_SLICE)
-            elif left is not None:
-                left = min(left, LONGEST)
+            if deadline is not None:
+                # Looked at first: what makes the socket ready may be no data to an SSLSocket, again and again.
+                left = deadline - time.monotonic()
+                if left <= 0.0:
+                    return False
+                left = min(left, LONGEST if WAIT_SLICE is None else WAIT_SLICE)
             if _ready(self.sock, write, left):
                 return True
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
         return True
 
 
@@ -322,9 +326,7 @@ def _ready(sock: Any, write: bool, timeout: float | None) -> bool:
         poller = select.poll()
         poller.register(sock, select.POLLOUT if write else select.POLLIN)
         return bool(poller.poll(None if timeout is None else timeout * 1000))
-    lists: list[list[Any]] = [[], [sock]] if write else [[sock], []]
-    readable, writable, _ = select.select(lists[0], lists[1], [], timeout)
-    return bool(readable or writable)
+    return any(select.select([] if write else [sock], [sock] if write else [], [], timeout))
 
 
 class TLSStream(Stream):
@@ -378,25 +380,23 @@ class TLSStream(Stream):
             ssl.SSLError: if it fails; the alert for the peer was sent.
         """
         while True:
+            done = False
             try:
                 self.ssl_object.do_handshake()
-            except ssl.SSLWantReadError:
-                done = False
-            except ssl.SSLError:
-                try:
-                    self.raw.try_write(self._outgoing.read())
-                except OSError:
-                    pass  # the peer is gone, and will not miss the alert
-                raise
-            else:
                 done = True
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):  # the peer is gone, and will not miss the alert
+                    self.raw.try_write(self._outgoing.read())
+                raise
             if self._outgoing.pending and not self.raw.write(self._outgoing.read(), deadline):
                 raise TimeoutError("timed out during the TLS handshake")
             if done:
                 self._unread = True
                 return
             count = self._fetch(deadline)
-            if count == NOTHING:
+            if count == NOTHING or self._is_late(deadline):
                 raise TimeoutError("timed out during the TLS handshake")
             if count == 0:
                 self._incoming.write_eof()
@@ -418,23 +418,26 @@ class TLSStream(Stream):
                 self._unread = True
         return count
 
+    def _is_late(self, deadline: float | None) -> bool:
+        """Tell whether to give up after a round that brought no data, such as key updates that come without a pause."""
+        return deadline is not None and time.monotonic() >= deadline and not self.raw.pending()
+
     def pending(self) -> bool:
         return self._unread or self.raw.pending()
 
     def _receive_counted(self, view: memoryview, deadline: float | None, came: list[int]) -> None:
         if self._gap:
             raise ConnectionAbortedError("reading was interrupted while TLS was being decrypted")
-        while True:
-            if self._unread:
-                self._decrypt(view, came)
-                if came:
-                    return
+        if self._unread:
+            self._decrypt(view, came)
+        while not came:
             count = self._fetch(deadline)
-            if count == 0:
-                # Whether or not the peer said so (close_notify), the stream is at its end: WebSocket
-                # has Close frames against truncation.
+            if count > 0:
+                self._decrypt(view, came)
+            elif count == 0:
+                # Whether or not the peer said so (close_notify): WebSocket has Close frames against truncation.
                 came.append(0)
-            if count <= 0:
+            if not came and (count == NOTHING or self._is_late(deadline)):
                 return
 
     def _decrypt(self, view: memoryview, came: list[int]) -> None:
@@ -519,9 +522,11 @@ class TLSStream(Stream):
     def flush(self, deadline: float | None) -> bool:
         """Write the backlog, of plain bytes and of ciphertext; True if both are gone."""
         if self._outgoing.pending:  # what reading made TLS say: a key update, an alert
+            torn, self.torn = self.torn, True  # as in write()
             with self._mutex:
                 ciphertext = self._outgoing.read()
             self.raw.try_write(ciphertext)
+            self.torn = torn
         return Stream.flush(self, deadline) and self.raw.flush(deadline)
 
     def unsent(self) -> bool:
@@ -537,11 +542,8 @@ class TLSStream(Stream):
             except ssl.SSLError:
                 pass  # the peer's close_notify did not come yet; ours is on its way
             ciphertext = self._outgoing.read()
-        try:
-            if ciphertext:
-                self.raw.try_write(ciphertext)
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            self.raw.try_write(ciphertext)
         self.raw.shutdown_write()
 
     def after_fork(self) -> None:
@@ -562,20 +564,18 @@ def open_stream(sock: Any) -> Stream:
     """Make the stream for a connected socket: by its own system calls if that is possible."""
     # gevent and others put a class of their own in the place of socket.socket, whose waiting is theirs.
     if type(sock) is socket.socket and type(sock).__module__ == "socket":
-        kind = _fd_stream()
-        if kind is not None:
-            return kind(sock)  # type: ignore[no-any-return]
+        return _fd_stream()(sock)  # type: ignore[no-any-return]
     return SocketStream(sock)
 
 
 @functools.cache
 def _fd_stream() -> Any:
-    """Give `FdStream`, which imports this module, or None where there is none."""
+    """Give what makes an `FdStream`, whose module imports this one, or what there is without it."""
     try:
-        from ._fdstream import FdStream
+        from ._fdstream import open_fd_stream
     except ImportError:
-        return None
-    return FdStream
+        return SocketStream
+    return open_fd_stream
 
 
 def open_tls_stream(

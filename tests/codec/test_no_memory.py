@@ -126,3 +126,23 @@ def test_pure_decoder_ends_with_it(monkeypatch: pytest.MonkeyPatch, step: str) -
     decoder.feed(b"\x81\x03ghi")
     with pytest.raises(MemoryError):
         decoder.pull()
+
+
+def test_pure_decoder_ends_when_it_loses_what_came() -> None:
+    """However often it is told again."""
+
+    class Full(bytearray):
+        def __iadd__(self, more: Any) -> Any:
+            raise MemoryError
+
+    decoder = load("pure").codec.pure.Decoder(masked=False)
+    decoder._input = Full()
+    with decoder.get_buffer() as view:
+        view[:5] = b"\x81\x03abc"
+    with pytest.raises(MemoryError):
+        decoder.buffer_updated(5)
+    decoder.buffer_updated(5)
+    decoder.feed(b"\x81\x03def")
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            decoder.pull()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -275,6 +276,72 @@ class TestPortableWatcher:
             found = [watcher.wait(TIMEOUT) for _ in range(2)]
             assert found == [[], [(one.fileno(), fd.sync.service.READ)]]
         watcher.close()
+
+
+class Mute:
+    """TLS without cryptography, whose records have no data in them once ``mute`` is set; the context of it, too."""
+
+    def __init__(self) -> None:
+        self.mute = False
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **_: Any) -> Mute:
+        self.incoming = incoming
+        self.write = outgoing.write
+        return self
+
+    def read(self, size: int, buffer: memoryview) -> int:
+        data = self.incoming.read() if self.mute else self.incoming.read(size)
+        if self.mute or not data:
+            raise ssl.SSLWantReadError
+        buffer[: len(data)] = data
+        return len(data)
+
+    def unwrap(self) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def muted(fd: ModuleType, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """A connection and what lets loose a flood of records without data, such as key updates, by its peer."""
+    with flooded(fd, **options) as (connection, peer, sock):
+        tls = Mute()
+        assert connection._reader.try_acquire(1) == 0  # keeps the service away
+        connection._stream = fd.stream.open_tls_stream(connection._stream, tls)
+        connection._leave_reader()
+
+        def flood() -> None:
+            tls.mute = True
+            sock.frame = b"no data"
+            peer.sock.sendall(b"\0")  # what a watch sees; it is never read
+
+        yield connection, flood
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05])
+def test_recv_times_out_while_records_without_data_come(fd: ModuleType, timeout: float) -> None:
+    with muted(fd) as (connection, flood):
+        flood()
+        with Background(lambda: connection.recv(timeout)) as receiver, pytest.raises(TimeoutError):
+            receiver.result()
+
+
+def test_close_is_bounded_while_records_without_data_come(fd: ModuleType) -> None:
+    with muted(fd, close_timeout=0.1) as (connection, flood):
+        flood()
+        with Background(connection.close):
+            pass
+        assert connection.close_code == 1006
+
+
+def test_records_without_data_do_not_hold_up_other_connections(fd: ModuleType) -> None:
+    with muted(fd) as (connection, flood), link(fd) as (other, other_peer):
+        eventually(lambda: connection._watch == fd.sync.service.ARMED)
+        eventually(lambda: other._watch == fd.sync.service.ARMED)
+        flood()
+        for number in range(3):
+            other_peer.send(PING, b"%d" % number)
+            other_peer.expect(PONG, b"%d" % number)
+        assert fd.wait([connection], 0.05) == []
 
 
 def bottomless(fd: ModuleType, sock: socket.socket, seconds: float) -> Any:

@@ -280,7 +280,12 @@ class Decoder:
         piece = memoryview(self._space)[:count]
         # No call from here on, so that a signal's handler finds either all of it done or nothing.
         if self._error is None:
-            self._input += piece
+            try:
+                self._input += piece
+            except MemoryError as exc:
+                self._error = exc  # part of what came is gone, nothing behind it may be delivered
+                piece.release()
+                raise
         self._offered = 0
 
     def feed(self, data: BytesLike) -> None:
