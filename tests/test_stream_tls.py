@@ -425,3 +425,14 @@ def test_faulty_sockets_lose_nothing(fd: ModuleType, contexts: Any, seed: int, l
     for stream in streams:
         assert not stream.torn and not stream.unsent()
         stream.close()
+
+
+def test_answers_that_nobody_takes_are_bounded(fd: ModuleType, pair: Any) -> None:
+    """A peer may ask TLS for an answer with each of its records."""
+    stream = pair[0]
+    fill(stream.raw)
+    with pytest.raises(ConnectionAbortedError):
+        for _ in range(1000):
+            stream._outgoing.write(bytes(10_000))
+            stream.flush(0.0)
+    assert len(stream.raw.backlog) < 3_000_000

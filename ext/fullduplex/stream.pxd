@@ -42,7 +42,7 @@ cdef class TLSStream(Stream):
     cdef readonly Stream raw      # carries the ciphertext
     cdef object _mutex            # guards the SSL object and the BIOs
     cdef object _incoming         # ciphertext that was received
-    cdef object _outgoing         # ciphertext to send
+    cdef readonly object _outgoing  # ciphertext to send
     cdef readonly object ssl_object
     cdef bytearray _input         # where ciphertext is received
     cdef object _input_view       # a view of it

@@ -10,9 +10,9 @@ of the roles above. What each may touch:
 
 Deadlines are on the clock of ``time.monotonic()``: None waits for ever, 0.0 does not wait.
 
-What a non-blocking write leaves over is the ``backlog``; it goes out before anything else. So a control
-frame is written whole, though nobody waits for it. A blocking write that was given up in the midst of its
-data leaves ``torn`` set: what follows would be taken for the rest, so nothing may follow.
+What a non-blocking write leaves over is the ``backlog``; it goes out before anything else. So a control frame is
+written whole, though nobody waits for it. A blocking write that was given up in the midst of its data leaves ``torn``
+set: what follows would be taken for the rest, so nothing may follow.
 
 `FdStream` (Cython) does the same as `SocketStream` with system calls of its own, where the socket is a plain one on
 POSIX. TLS runs over memory (`ssl.MemoryBIO`): ``_mutex`` guards the OpenSSL object, which two threads must not enter,
@@ -43,10 +43,8 @@ NOTHING: Final = -1
 
 PIECE: Final = 262144
 """Bytes encrypted at once; what TLS holds in memory beside the message itself."""
-
 CIPHERTEXT: Final = 32768
 """Bytes of ciphertext received at once."""
-
 MASKED_PIECE: Final = 32768
 """Bytes masked at once on their way out, and encrypted while they are in the processor's cache."""
 
@@ -522,6 +520,8 @@ class TLSStream(Stream):
     def flush(self, deadline: float | None) -> bool:
         """Write the backlog, of plain bytes and of ciphertext; True if both are gone."""
         if self._outgoing.pending:  # what reading made TLS say: a key update, an alert
+            if len(self.raw.backlog) > 4 * PIECE:
+                raise ConnectionAbortedError("the peer asks for answers of TLS, and takes none")
             torn, self.torn = self.torn, True  # as in write()
             with self._mutex:
                 ciphertext = self._outgoing.read()

@@ -72,6 +72,13 @@ def test_shutdown_leaves_the_file_of_a_successor(fd, path):
         assert os.path.exists(path)
 
 
+def test_shutdown_leaves_the_file_of_a_socket_that_was_given(fd, path):
+    """As of one that systemd made, on which it goes on to listen."""
+    with socket.create_server(path, family=UNIX) as sock:
+        fd.sync.server.unix_serve(print, sock=sock).shutdown()
+        assert os.path.exists(path)
+
+
 def test_shutdown_without_the_file(fd, path):
     server = fd.sync.server.unix_serve(print, path)
     os.unlink(path)

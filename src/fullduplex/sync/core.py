@@ -185,6 +185,9 @@ class ConnectionCore:
             return 0
         if count == 0:
             self._end(None)
+        elif stream.farewell and stream.unsent():
+            self._burst += 1  # TLS has an answer: for the next read, or who leaves the role
+            self._due = True
         return count
 
     def _take_from_inbox(self, as_bytes: bool) -> Any:

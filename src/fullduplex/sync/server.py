@@ -114,7 +114,9 @@ class Server:
         self._handler = handler
         self._max_connections = max_connections
         self._max_handshakes = max_handshakes
-        self._files = [socket_file_identity(sock) for sock in self.sockets]
+        self._files: list[tuple[int, int] | None] = [
+            socket_file_identity(sock) for sock in self.sockets
+        ]
         self._workers = Workers("fullduplex handler")
         # Sockets in the opening handshake; with their connections, once they have one.
         self._opening: dict[Any, ServerConnection | None] = {}
@@ -128,6 +130,10 @@ class Server:
         self._loop_ended.set()
         for sock in self.sockets:
             set_nodelay(sock)
+
+    def leave_files(self) -> None:
+        """Keep the files of Unix sockets when the server is shut down: somebody else made them."""
+        self._files = [None for _ in self.sockets]
 
     # Looking
 
@@ -471,6 +477,8 @@ def serve(
         max_connections=max_connections,
         max_handshakes=max_handshakes,
     )
+    if sock is not None:
+        server.leave_files()
     reception.server = server
     for listening in server.sockets:
         server.logger.info("server listening on %s", listening.getsockname())
