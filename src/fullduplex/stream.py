@@ -308,13 +308,12 @@ class SocketStream(Stream):
         left = WAIT_SLICE
         while not self.aborted:
             if deadline is not None:
-                # Looked at first: what makes the socket ready may be no data to an SSLSocket, again and again.
-                left = deadline - time.monotonic()
-                if left <= 0.0:
+                left = max(min(deadline - time.monotonic(), WAIT_SLICE or LONGEST), 0.0)
+                # What makes an SSLSocket readable may be no data, again and again.
+                if left == 0.0 and not (write and deadline):
                     return False
-                left = min(left, LONGEST if WAIT_SLICE is None else WAIT_SLICE)
-            if _ready(self.sock, write, left):
-                return True
+            if (ready := _ready(self.sock, write, left)) or left == 0.0:
+                return ready
         return True
 
 
