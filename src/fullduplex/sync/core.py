@@ -1,6 +1,6 @@
 """The machinery of a connection on threads: who reads, who writes, and how it ends.
 
-Four things are shared, and each has one guard:
+Three things are shared, and each has one guard:
 
 - ``_reader`` (role): the decoder, pulling from the protocol, the inbox. Held by a thread in ``recv()``, by
   ``close()``, by ``wait()``, or for a moment by the service thread. Its owner may block in a read.
@@ -11,7 +11,7 @@ Four things are shared, and each has one guard:
   wait for their pong. Held for moments, never across a wait for the network; its waiters wait for roles, for
   the inbox to be drained, for the end. The inbox is changed with it, since ``recv()`` may empty what a thread
   in ``close()`` fills as the reader. No role is acquired or released while it is held.
-- the service's own locks, below all of these. They and the mutex are re-entrant: a signal's handler may need them.
+  It is re-entrant, since a signal's handler may need it. The service has no lock.
 
 The end comes in one place, `_end`: at the end of the stream, after a network error or when a deadline cuts it.
 It makes the state CLOSED, wakes everybody, and the last thread that leaves a role gives the descriptor back.

@@ -40,7 +40,11 @@ class TimedConnection(core.ConnectionCore):
     def _arm(self) -> None:
         """Be watched: for bytes, and for room if something waits to be sent."""
         self._watch = ARMED
-        get_service().arm(self, READ | WRITE if self._stream.unsent() else READ)
+        try:
+            get_service().arm(self, READ | WRITE if self._stream.unsent() else READ)
+        except BaseException:  # a signal's handler: whoever looks next has it watched
+            self._watch = BLOCKED
+            raise
 
     def _serve(self) -> None:
         """Read what there is, if nobody else does, and watch for more."""
