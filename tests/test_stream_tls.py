@@ -436,3 +436,6 @@ def test_answers_that_nobody_takes_are_bounded(fd: ModuleType, pair: Any) -> Non
             stream._outgoing.write(bytes(10_000))
             stream.flush(0.0)
     assert len(stream.raw.backlog) < 3_000_000
+    stream._outgoing.write(bytes(3_000_000))
+    with pytest.raises(ConnectionAbortedError):
+        stream._is_late(None)

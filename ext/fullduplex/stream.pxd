@@ -55,5 +55,5 @@ cdef class TLSStream(Stream):
     cdef bint _gap                # bytes that came are lost, so what follows makes no sense
 
     cdef Py_ssize_t _fetch(self, deadline) except? -2
-    cdef bint _is_late(self, deadline) except? -1
+    cpdef bint _is_late(self, deadline) except? -1
     cdef _decrypt(self, view, list came)

@@ -47,7 +47,6 @@ CIPHERTEXT: Final = 32768
 """Bytes of ciphertext received at once."""
 MASKED_PIECE: Final = 32768
 """Bytes masked at once on their way out, and encrypted while they are in the processor's cache."""
-
 # Elsewhere a blocked wait may not notice shutdown() (macOS: cpython#154224), so it looks up now and then.
 LONGEST: Final = 3600.0
 """Seconds of one wait at most: the system takes no more than some weeks, and no infinity."""
@@ -417,6 +416,8 @@ class TLSStream(Stream):
 
     def _is_late(self, deadline: float | None) -> bool:
         """Tell whether to give up after a round that brought no data, such as key updates that come without a pause."""
+        if self._outgoing.pending > 4 * PIECE:
+            raise ConnectionAbortedError("the peer asks for answers of TLS, and for nothing else")
         return deadline is not None and time.monotonic() >= deadline and not self.raw.pending()
 
     def pending(self) -> bool:
