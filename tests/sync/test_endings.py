@@ -14,6 +14,7 @@ from .links import (
     CLOSE,
     PING,
     PONG,
+    TEXT,
     TIMEOUT,
     Background,
     FaultySocket,
@@ -102,6 +103,14 @@ def test_a_reason_that_is_too_long_ends_no_fragmented_message(fd: ModuleType) ->
             assert connection.state is fd.State.OPEN
             go_on.set()
         assert [peer.receive()[2] for _ in range(2)] == [b"one", b"two"]
+
+
+def test_close_does_nothing_once_it_is_closed(fd: ModuleType) -> None:
+    """Whatever the reason: handlers put messages of exceptions there."""
+    with link(fd) as (connection, peer):
+        peer.close()
+        assert connection.wait_closed(TIMEOUT)
+        connection.close(1011, "x" * 200)
 
 
 def test_the_end_of_tcp_without_an_answer_to_close_is_the_cause(fd: ModuleType) -> None:
@@ -220,3 +229,15 @@ def test_pings_that_nobody_judges_are_forgotten(fd: ModuleType) -> None:
         peer.send(PONG, payloads[-1])  # acknowledges those before it
         assert user.wait(TIMEOUT)
         eventually(lambda: connection.latency > 0)
+
+
+def test_the_last_ping_of_a_burst_is_answered(fd: ModuleType) -> None:
+    """There is one answer for many of them, which must not wait until the call ends."""
+    count = 5000
+    with link(fd) as (connection, peer), Background(lambda: fd.wait([connection])) as waiter:
+        pings = b"".join(peer.frame(PING, index.to_bytes(2, "big")) for index in range(count))
+        with Background(lambda: peer.sock.sendall(pings)):
+            while peer.expect(PONG) != (count - 1).to_bytes(2, "big"):
+                pass
+        peer.send(TEXT, b"ready")
+        assert waiter.result() == [connection]

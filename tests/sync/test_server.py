@@ -241,6 +241,19 @@ def test_handler_ends_with_its_connection(fd, caplog):
     assert not errors_in(caplog)
 
 
+def test_handler_that_goes_on_after_it_has_closed(fd, caplog):
+    """That is one."""
+
+    def handler(connection):
+        connection.close()
+        connection.send("more")
+
+    with running(fd, handler) as run:
+        with run.dial() as client, pytest.raises(fd.exceptions.ConnectionClosedOK):
+            client.recv()
+        eventually(lambda: errors_in(caplog))
+
+
 def test_handler_ends_with_another_connection(fd, caplog):
     def handler(connection):
         with fd.connect(url, proxy=None) as other:

@@ -214,3 +214,21 @@ def test_an_iterator_that_is_dropped_in_the_service_thread(
     connection = reference()
     assert connection is not None
     assert connection.close_code == 1000
+
+
+def test_timers_do_not_multiply_by_failures(fd: ModuleType) -> None:
+    """They are planned anew each time, in place of those that there were."""
+    module = fd.sync.service
+    with link(fd, ping_interval=1000, ping_timeout=1000) as (connection, _):
+        service = module.get_service()
+        connection._close_deadline = None
+
+        def timers() -> int:
+            found = [timer[2]() is connection for timer in [*service._timers, *service._planned]]
+            return sum(found)
+
+        for _ in range(20):
+            service._stumbled = True
+            service.wake()
+            eventually(lambda: not service._stumbled)
+        eventually(lambda: timers() < 4)

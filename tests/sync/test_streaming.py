@@ -335,3 +335,16 @@ def test_other_calls_do_not_disturb_who_streams(fd: ModuleType) -> None:
         peer.send(CONT, b"two")
         assert "".join(stream) == "two"
         leave.join()
+
+
+def test_nothing_is_left_of_a_message_that_cannot_be_decoded(fd: ModuleType) -> None:
+    with link(fd, close_timeout=0.05) as (connection, peer):
+        peer.send(BINARY, b"\xff", fin=False)
+        peer.send(CONT, b"one", fin=False)
+        peer.send(CONT, b"two")
+        eventually(lambda: len(connection._inbox) == 1)
+        for _ in range(2):
+            with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+                list(connection.recv_streaming(decode=True))
+            assert caught.value.sent.code == 1007
+        assert connection._inbox_bytes == 0

@@ -34,6 +34,7 @@ cdef class ConnectionCore:
     cdef public object _progress
     cdef public double _progress_since
     cdef public object _keepalive
+    cdef public object _beats
     cdef public double _ping_due
     cdef public object _close_deadline
     cdef public bint _disposed

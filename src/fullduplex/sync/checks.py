@@ -6,17 +6,15 @@ import math
 import numbers
 from typing import Any
 
-from .queueing import queue_limits
-
 __all__ = ["check_callable", "check_count", "check_keeping", "check_seconds", "check_tls"]
 
 
 def check_seconds(name: str, value: Any) -> None:
     """Refuse a time-out that is no number of seconds; None stands for no limit."""
-    if value is None:
+    # This first, since what is a Real takes its time.
+    if value is None or (type(value) in (int, float) and value >= 0):
         return
-    # Looked at first, since what is a Real takes its time.
-    if type(value) not in (int, float) and not isinstance(value, numbers.Real):
+    if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number of seconds, or None: {value!r}")
     if math.isnan(value) or value < 0:
         raise ValueError(f"{name} must not be negative: {value!r}")
@@ -32,11 +30,8 @@ def check_count(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be {least} at least, or None for no limit: {value}")
 
 
-def check_keeping(
-    ping_interval: Any, ping_timeout: Any, close_timeout: Any, max_queue: Any
-) -> None:
-    """Check how a connection is to be kept."""
-    queue_limits(max_queue)
+def check_keeping(ping_interval: Any, ping_timeout: Any, close_timeout: Any) -> None:
+    """Check how a connection is to be kept; `queue_limits` checks the rest."""
     check_seconds("ping_interval", ping_interval)
     if ping_interval is not None and not ping_interval > 0:
         raise ValueError(f"ping_interval must be positive, or None for no pings: {ping_interval}")

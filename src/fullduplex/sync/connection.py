@@ -100,7 +100,7 @@ class Connection(sending.SendingConnection):
             raise TypeError("protocol is missing")
         given = sock if socket is None else socket
         stream = given if isinstance(given, Stream) else open_stream(given)
-        check_keeping(ping_interval, ping_timeout, close_timeout, max_queue)
+        check_keeping(ping_interval, ping_timeout, close_timeout)
         super().__init__(stream, protocol, ping_interval, ping_timeout, close_timeout, max_queue)
         self.socket = stream.sock
         self.logger: LoggerLike = ConnectionLogger(protocol.logger, self)
@@ -403,6 +403,8 @@ class Connection(sending.SendingConnection):
             return decoder.decode(data, fin)
         except UnicodeDecodeError as exc:
             self._streaming = False
+            self._inbox_bytes -= sum(len(part) + ITEM_BYTES for part, _ in self._fragments)
+            self._fragments.clear()
             self._fail(exc)
             self._await_end()
             raise self.protocol.close_exc from exc
@@ -521,11 +523,12 @@ class Connection(sending.SendingConnection):
         """
         close = Close(code, reason)
         close.check()
-        close_payload(close)
         if not self.protocol.is_open:
             if self.protocol.is_closed or (self._stream.aborted and self.protocol.handshake_exc):
                 return
             self._check_state()
+        if reason:
+            close_payload(close)  # which says if it is too long
         with self._mutex:
             if self.protocol.is_open:
                 if self.protocol.outgoing:

@@ -51,7 +51,7 @@ TURN: Final = 0.002
 MIN_INBOX_BYTES: Final = 2**20
 """How many bytes of unread messages are buffered at least before reading stops."""
 BURST: Final = 64
-"""Control frames out of one read that are answered one by one; those behind them get one answer (RFC 6455 §5.5.3)."""
+"""From this control frame of one read on, there is one answer for all that follow (RFC 6455 §5.5.3)."""
 ITEM_BYTES: Final = 128
 """What an unread frame counts beside its payload: a flood of empty ones needs memory as well."""
 
@@ -98,6 +98,7 @@ class ConnectionCore:
         self._progress: tuple[int, bytes] | None = None  # of sending, and since when it is that
         self._progress_since = 0.0
         self._keepalive: Ping | None = None
+        self._beats: deque[bytes] | None = None  # of pings that nobody judges
         self._ping_due = 0.0
         self._close_deadline: float | None = None
         self._disposed = False

@@ -73,7 +73,8 @@ class TimedConnection(core.ConnectionCore):
             self._arm()
         else:
             self._watch = BLOCKED  # until somebody takes messages out
-            if self._reads != reads:  # who did so before could not see that it has to report
+            # Who did so before did not know to report. The owner first, which orders this behind the line above.
+            if self._reader.owner != FREE or self._reads != reads:
                 get_service().adopt(self)
 
     def _on_tick(self) -> bool:
@@ -127,7 +128,6 @@ class TimedConnection(core.ConnectionCore):
 
     def start_keepalive(self) -> None:
         """Begin to send pings; once, after the opening handshake."""
-        self._beats: deque[bytes] = deque()
         if self.ping_interval is not None:
             self._plan_ping(time.monotonic() + self.ping_interval)
 
@@ -168,10 +168,13 @@ class TimedConnection(core.ConnectionCore):
     def _send_beat(self) -> None:
         """Send a ping that nobody judges; of those without an answer only the last ones are remembered."""
         payload = new_payload()
-        self._beats.append(payload)
-        if len(self._beats) > MAX_BEATS:
+        beats = self._beats
+        if beats is None:
+            beats = self._beats = deque()
+        beats.append(payload)
+        if len(beats) > MAX_BEATS:
             with self._mutex:
-                self._pings.pop(self._beats.popleft(), None)
+                self._pings.pop(beats.popleft(), None)
         self._send_ping(payload, False)
 
     def _on_pong(self, payload: bytes) -> None:

@@ -43,6 +43,7 @@ from .dialing import (
     prepare_socket,
 )
 from .proxy import Proxy, open_tunnel, parse_proxy, require_socks, system_proxy
+from .queueing import queue_limits
 from .redirects import SOCKET, Target, leads_on, next_target
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class Opener:
         check_tls("proxy_ssl", proxy_ssl)
         size_limits(max_size)
         check_seconds("open_timeout", open_timeout)
-        check_keeping(ping_interval, ping_timeout, close_timeout, max_queue)
+        check_keeping(ping_interval, ping_timeout, close_timeout)
+        queue_limits(max_queue)
         check_callable(create_connection=create_connection)
         self.sock = sock
         self.path = path

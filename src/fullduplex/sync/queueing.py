@@ -6,8 +6,10 @@ from __future__ import annotations
 def queue_limits(max_queue: int | tuple[int | None, int | None] | None) -> tuple[int, int]:
     """Give the high and low marks of the inbox in frames; a high mark of 0 is no limit, one of 1 the least."""
     high, low = max_queue if isinstance(max_queue, tuple) else (max_queue, None)
-    if not all(mark is None or isinstance(mark, int) for mark in (high, low)):
-        raise TypeError(f"max_queue must be whole numbers, or None: {max_queue!r}")
+    marks: tuple[object, ...] = (high, low)
+    for mark in marks:
+        if mark is not None and not isinstance(mark, int):
+            raise TypeError(f"max_queue must be whole numbers, or None: {max_queue!r}")
     if high is None and low is not None:
         high = 4 * low
     if high is None:

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..datastructures import Headers
 from ..exceptions import ConnectionClosed
@@ -17,6 +17,7 @@ from ..http11 import SERVER
 from ..server import ServerProtocol
 from ..stream import Stream, open_stream, open_tls_stream
 from .checks import check_callable, check_keeping, check_seconds, check_tls
+from .queueing import queue_limits
 from .server_connection import Hooks, ServerConnection, open_connection
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..extensions.base import ServerExtensionFactory
     from ..http11 import Request, Response
+    from ..protocol import Protocol
     from ..typing import LoggerLike, Subprotocol
     from .server import Server
 
@@ -56,7 +58,8 @@ class Options:
         """
         check_tls("ssl", self.ssl)
         check_seconds("open_timeout", self.open_timeout)
-        check_keeping(self.ping_interval, self.ping_timeout, self.close_timeout, self.max_queue)
+        check_keeping(self.ping_interval, self.ping_timeout, self.close_timeout)
+        queue_limits(self.max_queue)
         hooks = self.hooks
         check_callable(
             process_request=hooks.process_request,
@@ -135,6 +138,18 @@ def make_options(
     )
 
 
+# A shutdown, and what fails a connection, keepalive among it.
+_NOT_BY_HANDLERS: Final = frozenset(
+    [
+        CloseCode.GOING_AWAY,
+        CloseCode.INTERNAL_ERROR,
+        CloseCode.PROTOCOL_ERROR,
+        CloseCode.INVALID_DATA,
+        CloseCode.MESSAGE_TOO_BIG,
+    ]
+)
+
+
 class Reception:
     """Serves accepted sockets. Called by many threads at once, each with a socket of its own.
 
@@ -205,6 +220,16 @@ def check_handler(handler: Any) -> None:
         raise TypeError(f"handler must not be a coroutine function: {handler!r}")
 
 
+def is_end_by_peer(protocol: Protocol, exc: ConnectionClosed) -> bool:
+    """Tell whether an exception says that this connection ended, and the handler has not closed it itself."""
+    rcvd, sent = protocol.close_rcvd, protocol.close_sent
+    return (
+        protocol.is_closed
+        and (exc.rcvd, exc.sent) == (rcvd, sent)
+        and (sent is None or protocol.close_rcvd_then_sent is True or sent.code in _NOT_BY_HANDLERS)
+    )
+
+
 def run_handler(
     connection: ServerConnection, handler: Callable[[Any], None]
 ) -> BaseException | None:
@@ -220,11 +245,7 @@ def run_handler(
         handler(connection)
     except ConnectionClosed as exc:
         code = CloseCode.INTERNAL_ERROR
-        protocol = connection.protocol
-        if protocol.is_closed and (exc.rcvd, exc.sent) == (
-            protocol.close_rcvd,
-            protocol.close_sent,
-        ):
+        if is_end_by_peer(connection.protocol, exc):
             connection.logger.info("connection handler ended with its connection: %s", exc)
         else:
             connection.logger.error("connection handler failed", exc_info=True)

@@ -266,7 +266,7 @@ class Service:
 
     def succeed(self, dead: Service) -> None:
         """Look after the connections of a service that has died."""
-        self.connections.update(list(dead.connections))
+        self.connections.update(members(dead.connections))
         self._planned.extend([*dead._timers, *dead._planned])
         self._stumbled = True
         self.wake()
@@ -380,7 +380,16 @@ class Service:
         """Watch the bell and look at all connections: events and timers that were in hand may be lost."""
         self._stumbled = False
         self.watcher.arm(self._bell_fd, READ)
-        for connection in list(self.connections):
+        connections = members(self.connections)
+        self._take_planned()
+        # Theirs are planned anew; what is kept, and what was inherited over a fork, keeps its own.
+        self._timers = [
+            timer
+            for timer in self._timers
+            if not isinstance(timer[2], weakref.ref) or timer[2]() not in self.connections
+        ]
+        heapq.heapify(self._timers)
+        for connection in connections:
             self.adopt(connection)
             if connection._stream.unsent():
                 self._watch_socket(connection, WRITE)
@@ -486,6 +495,15 @@ def ring(alarm: socket.socket) -> None:
             raise
 
 
+def members(connections: weakref.WeakSet[ConnectionCore]) -> list[ConnectionCore]:
+    """Give what is in a set to which other threads may just be adding."""
+    while True:
+        try:
+            return list(connections)
+        except RuntimeError:
+            pass
+
+
 def wanted(timer: Timer) -> bool:
     """Tell whether a timer's connection has not come to its end."""
     connection = timer[2]()
@@ -493,7 +511,7 @@ def wanted(timer: Timer) -> bool:
 
 
 _service: Service | None = None
-# Guards the making of the service; held while its thread starts. Re-entrant, as the service's own are.
+# Guards the making of the service; held while its thread starts. Re-entrant: a signal's handler may need a service too.
 _starting = threading.RLock()
 
 
@@ -535,7 +553,7 @@ def _after_fork() -> None:
     service, _service = _service, None
     if service is None:
         return
-    for connection in list(service.connections):
+    for connection in members(service.connections):
         connection._after_fork()
     # The descriptors are copies; the parent's epoll would otherwise be changed from here.
     service.watcher.close()

@@ -189,6 +189,8 @@ def look(connection: Any, read: bool) -> bool:
     """Tell whether a connection is ready, after reading what there is if we are its reader."""
     if read and not (connection._inbox or connection._fragments):
         connection._read_ahead(0.0)
+        if connection._due:  # the last answer to a burst of pings
+            connection._flush()
     return bool(
         connection._inbox
         or connection._fragments
