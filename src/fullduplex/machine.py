@@ -85,6 +85,11 @@ def close_payload(close: Close) -> bytes:
     return payload
 
 
+def flat(view: memoryview) -> BytesLike:
+    """Give the bytes of a view of any shape, without a copy where that is possible."""
+    return view.cast("B") if view.contiguous else view.tobytes()
+
+
 def bare(exc: BaseException) -> None:
     """Drop the tracebacks of an exception that a connection keeps.
 

@@ -23,7 +23,7 @@ from .exceptions import (
     ProtocolError,
 )
 from .frames import Close, Frame, Opcode
-from .machine import SEND_EOF
+from .machine import SEND_EOF, flat
 from .states import (
     CLIENT,
     CLOSED,
@@ -327,7 +327,7 @@ class Protocol(machine.Machine):
 
     def _send_data(self, opcode: int, data: BytesLike, fin: bool) -> None:
         if isinstance(data, memoryview):
-            data = data.cast("B") if data.contiguous else data.tobytes()
+            data = flat(data)
         self._move("send data")
         if self.debug and not self._extensions:
             self.logger.debug("> %s", Frame(Opcode(opcode), data, fin))

@@ -20,6 +20,7 @@ from ..extensions.permessage_deflate import PerMessageDeflate, encode_shared
 from ..frames import CloseCode, Frame, Opcode
 from ..protocol import State
 from ..roles import FREE, SEND
+from .checks import check_several
 from .connection import Connection
 
 if TYPE_CHECKING:
@@ -153,9 +154,7 @@ def broadcast(
     """
     if slow not in ("skip", "close"):
         raise ValueError(f"slow must be 'skip' or 'close', not {slow!r}")
-    given: Any = connections
-    if isinstance(given, Connection):  # which can be iterated as well
-        raise TypeError("connections must be a list or the like, not a connection")
+    check_several(connections)
     prepared = prepare(message, text)
     problems: list[tuple[Connection, int, BaseException | None]] = []
     strangers: list[object] = []

@@ -6,7 +6,16 @@ import math
 import numbers
 from typing import Any
 
-__all__ = ["check_callable", "check_count", "check_keeping", "check_seconds", "check_tls"]
+from .core import ConnectionCore
+
+__all__ = [
+    "check_callable",
+    "check_count",
+    "check_keeping",
+    "check_seconds",
+    "check_several",
+    "check_tls",
+]
 
 
 def check_seconds(name: str, value: Any) -> None:
@@ -50,3 +59,9 @@ def check_tls(name: str, context: Any) -> None:
     """Refuse what is no `ssl.SSLContext`, nor anything like one."""
     if context is not None and not hasattr(context, "wrap_bio"):
         raise TypeError(f"{name} must be an ssl.SSLContext, or None: {context!r}")
+
+
+def check_several(connections: Any) -> None:
+    """Refuse one connection in place of several: it can be iterated as well, which would receive its messages."""
+    if isinstance(connections, ConnectionCore):
+        raise TypeError("connections must be a list or the like, not a connection")

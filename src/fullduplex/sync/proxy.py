@@ -48,9 +48,6 @@ the network behind it. 0x5B is the one that SOCKS4 has for all of that."""
 EXPLANATION: Final = 1.0
 """Seconds that are given to the body of a proxy's refusal, if its length is not known."""
 
-SIZED: Final = frozenset(["content-length", "transfer-encoding"])
-"""Headers that tell where a body ends."""
-
 RECEIVE_SIZE: Final = 16384
 """Bytes of a proxy's response that are read at once."""
 
@@ -256,7 +253,8 @@ def _read_response(stream: Stream, parser: ResponseParser, deadline: float | Non
             if (
                 head is not None
                 and limit is None
-                and not SIZED.intersection(map(str.lower, head.headers))
+                and "Content-Length" not in head.headers
+                and "Transfer-Encoding" not in head.headers
             ):
                 # It ends with the connection, which the proxy may keep open: the explanation is not worth much time.
                 limit = time.monotonic() + EXPLANATION

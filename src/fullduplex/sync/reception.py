@@ -243,15 +243,12 @@ def run_handler(
     ended_by: BaseException | None = None
     try:
         handler(connection)
-    except ConnectionClosed as exc:
+    except BaseException as exc:
         code = CloseCode.INTERNAL_ERROR
-        if is_end_by_peer(connection.protocol, exc):
+        if isinstance(exc, ConnectionClosed) and is_end_by_peer(connection.protocol, exc):
             connection.logger.info("connection handler ended with its connection: %s", exc)
         else:
             connection.logger.error("connection handler failed", exc_info=True)
-    except BaseException as exc:
-        code = CloseCode.INTERNAL_ERROR
-        connection.logger.error("connection handler failed", exc_info=True)
         if not isinstance(exc, Exception):
             ended_by = exc
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Frame, Opcode
+from ..machine import flat
 from ..roles import FREE, SEND, release_mine
 from . import keepalive
 
@@ -120,7 +121,7 @@ class SendingConnection(keepalive.TimedConnection):
             ):
                 raise TimeoutError("timed out before the message could be sent")
             if isinstance(data, memoryview):
-                data = data.cast("B") if data.contiguous else bytes(data)
+                data = flat(data)
             if protocol._extensions:
                 payload = data.encode() if isinstance(data, str) else data
                 encoding = True

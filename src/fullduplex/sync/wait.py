@@ -17,6 +17,7 @@ from ..exceptions import ConcurrencyError
 from ..protocol import State
 from ..roles import CLOSE, FREE, RECV, WAIT
 from ..stream import LONGEST, WAIT_SLICE
+from .checks import check_several
 from .connection import Connection
 
 __all__ = ["wait"]
@@ -50,9 +51,7 @@ def wait(connections: Iterable[C], timeout: float | None = None) -> list[C]:
         TypeError: for a single connection in place of several.
         ValueError: if the socket of one of them has no file descriptor.
     """
-    given: Any = connections
-    if isinstance(given, Connection):  # which can be iterated as well
-        raise TypeError("connections must be a list or the like, not a connection")
+    check_several(connections)
     deadline = None if timeout is None else time.monotonic() + max(timeout, 0.0)
     waiter = _Waiter(list(dict.fromkeys(connections)))
     try:
