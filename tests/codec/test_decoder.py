@@ -159,6 +159,29 @@ def test_many_frames_of_one_read(fd: ModuleType, way: Any) -> None:
     assert [data for _, _, data in pull_all(decoder)] == messages
 
 
+def test_idle_decoders_have_nothing_to_give(fd: ModuleType, way: Any, key: bytes | None) -> None:
+    """Idle is between messages and between fragments; never with a byte, within a frame or behind an error."""
+    decoder = fd.codec.Decoder(masked=key is not None)
+    assert decoder.idle()
+    data = frame(TEXT, b"first", fin=False, key=key) + frame(CONT, bytes(9000), key=key)
+    idle = []
+    for index in range(len(data)):
+        way(decoder, data[index : index + 1])
+        message = decoder.pull()
+        assert not (decoder.idle() and decoder.pending)
+        if decoder.idle():
+            idle.append(index)
+            assert decoder.pull() is None
+    assert message == "first" + 9000 * "\0"
+    assert idle == [len(frame(TEXT, b"first", key=key)) - 1, len(data) - 1]
+    way(decoder, b"\xff\xff")
+    assert not decoder.idle()
+    for _ in range(2):
+        with pytest.raises(fd.exceptions.ProtocolError):
+            decoder.pull()
+        assert not decoder.idle()
+
+
 def test_message_goes_on_as_fragments(fd: ModuleType, way: Any) -> None:
     """A message that was begun as a whole may be finished fragment by fragment."""
     decoder = fd.codec.Decoder(masked=False)

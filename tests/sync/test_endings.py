@@ -186,24 +186,23 @@ def test_who_waits_hears_of_the_end_though_a_handler_raises(
 def test_a_writer_does_not_take_the_watch_for_bytes_away(
     fd: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service begins to watch for bytes between a writer's look and its wish for room."""
+    """Who wishes for room says nothing of bytes, which the service may just have begun to watch for."""
     module = fd.sync.service
     with link(fd) as (connection, _):
         service = module.get_service()
+        eventually(lambda: connection._watch == module.ARMED)
         wishes: list[int] = []
+        arm = service.watcher.arm
 
-        def arm(one: Any, events: int) -> None:
-            if one is not connection:
-                return
-            if len(wishes) < 1:
-                connection._watch = module.ARMED
-            wishes.append(events)
+        def noting(number: int, events: int) -> None:
+            if number == connection._stream.fileno():
+                wishes.append(events)
+            arm(number, events)
 
-        connection._watch = module.TICKING
-        monkeypatch.setattr(service, "arm", arm)
-        connection._arm_for_writing()
-        assert wishes[-1] == module.READ | module.WRITE
-        monkeypatch.undo()
+        monkeypatch.setattr(service.watcher, "arm", noting)
+        service.arm(connection, module.WRITE)
+        eventually(lambda: wishes)
+        assert wishes[0] == module.READ | module.WRITE
 
 
 def test_a_burst_of_pings_gets_few_answers(fd: ModuleType) -> None:

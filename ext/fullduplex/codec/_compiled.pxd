@@ -50,11 +50,13 @@ cdef class Decoder:
     cdef int _resize(self, size_t room) except -1
     cdef uint8_t *space(self, size_t *size) except NULL
     cdef int commit(self, size_t count) except -1
+    cpdef bint idle(self) noexcept
     cpdef object pull(self, bint as_bytes=*)
     cpdef object pull_fragment(self)
     cpdef object pull_frame(self)
     cdef int _append(self, const uint8_t *data, size_t size) except -1
     cdef int _begin(self) except -1
+    cdef object _final(self, exc)
     cdef int _leave_space(self) except -1
     cdef int _parse_header(self) except -1
     cdef int _begin_data(self, size_t size) except -1

@@ -236,6 +236,9 @@ cdef class Decoder:
 
     # Output
 
+    cpdef bint idle(self) noexcept:
+        return self.head == self.tail and not self.in_frame and self.error is None
+
     cpdef object pull(self, bint as_bytes=False):
         while True:
             if not self._begin():
@@ -305,11 +308,12 @@ cdef class Decoder:
             return 1
         if self.tail - self.head < 2:
             return 0  # the usual case, that nothing came yet, does not pay for the handling of errors
-        try:
-            return self._parse_header()
-        except Exception as exc:
-            self.error = exc
-            raise
+        return self._parse_header()
+
+    cdef object _final(self, exc):
+        """Note the error that all further pulls raise."""
+        self.error = exc
+        return exc
 
     cdef inline int _leave_space(self) except -1:
         """Take the space back that was on offer: what is pulled now may free it."""
@@ -345,11 +349,11 @@ cdef class Decoder:
             for index in range(2, end):
                 size = size << 8 | p[index]
             if size >> 63:
-                raise ProtocolError("payload length has its highest bit set")
+                raise self._final(ProtocolError("payload length has its highest bit set"))
             if size < <uint64_t>(126 if extra == 2 else 65536):
-                raise ProtocolError("payload length is not in its shortest form")
+                raise self._final(ProtocolError("payload length is not in its shortest form"))
         if size > <uint64_t>PY_SSIZE_T_MAX:
-            raise PayloadTooBig(size, PY_SSIZE_T_MAX)
+            raise self._final(PayloadTooBig(size, PY_SSIZE_T_MAX))
         if opcode < CLOSE:
             self._check_size(<size_t>size)
         if masked:
@@ -374,21 +378,21 @@ cdef class Decoder:
         if rsv:
             # RFC 7692 section 6: RSV1 belongs to the first frame of a message.
             if rsv & ~self.rsv_allowed or (self.rsv_allowed != ANY_RSV and not CONT < opcode < CLOSE):
-                raise ProtocolError("reserved bits must be 0")
+                raise self._final(ProtocolError("reserved bits must be 0"))
         if opcode > PONG or BINARY < opcode < CLOSE:
-            raise ProtocolError(f"invalid opcode: {opcode:#04x}")
+            raise self._final(ProtocolError(f"invalid opcode: {opcode:#04x}"))
         if masked != self.masked:
-            raise ProtocolError("incorrect masking")
+            raise self._final(ProtocolError("incorrect masking"))
         if opcode >= CLOSE:
             if size > 125:
-                raise ProtocolError("control frame too long")
+                raise self._final(ProtocolError("control frame too long"))
             if not fin:
-                raise ProtocolError("fragmented control frame")
+                raise self._final(ProtocolError("fragmented control frame"))
         elif opcode == CONT:
             if self.message_opcode == CONT:
-                raise ProtocolError("unexpected continuation frame")
+                raise self._final(ProtocolError("unexpected continuation frame"))
         elif self.message_opcode != CONT:
-            raise ProtocolError("expected a continuation frame")
+            raise self._final(ProtocolError("expected a continuation frame"))
         return 0
 
     cdef int _begin_data(self, size_t size) except -1:
@@ -400,7 +404,7 @@ cdef class Decoder:
         # Announced sizes have 63 bits each, and perhaps no limit.
         self.payload_received += min(<Py_ssize_t>size, PY_SSIZE_T_MAX - self.payload_received)
         if self.fragments_limit >= 0 and self.message_frames > self.fragments_limit:
-            raise TooManyFragments(self.fragments_limit)
+            raise self._final(TooManyFragments(self.fragments_limit))
         return 0
 
     cdef int _check_size(self, size_t size) except -1:
@@ -411,11 +415,11 @@ cdef class Decoder:
             slack = (self.fragment_limit >> 3) + COMPRESSED_SLACK if self.rsv_allowed else 0
             # Compared before anything is added up: a length has 63 bits.
             if <Py_ssize_t>size - slack > self.fragment_limit:
-                raise PayloadTooBig(size, self.fragment_limit)
+                raise self._final(PayloadTooBig(size, self.fragment_limit))
         if self.message_limit >= 0:
             slack = (self.message_limit >> 3) + COMPRESSED_SLACK if self.rsv_allowed else 0
             if <Py_ssize_t>size - slack > self.message_limit - have:
-                raise PayloadTooBig(size, self.message_limit - have, have or None)
+                raise self._final(PayloadTooBig(size, self.message_limit - have, have or None))
         return 0
 
     cdef object _payload(self):

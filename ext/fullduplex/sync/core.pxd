@@ -1,6 +1,8 @@
 # cython: language_level=3
 """Types for the compiled `fullduplex.sync.core`."""
 
+cimport cython
+
 from fullduplex._roles cimport Role as CRole
 from fullduplex.protocol cimport Protocol as CProtocol
 from fullduplex.stream cimport Stream as CStream
@@ -46,7 +48,11 @@ cdef class ConnectionCore:
     cdef object __weakref__
 
     # The hot path is C alone: a cpdef method of a class that Python may subclass looks for an override first.
+    @cython.locals(step=cython.int, own=cython.bint, opcode=cython.int)
     cdef object _next(self, deadline, bint as_bytes)
-    cdef object _pull(self, bint as_bytes)
     cdef Py_ssize_t _read(self, deadline) except? -2
+    @cython.final
+    cdef Py_ssize_t _receive(self, deadline) except? -2
+    @cython.final
+    cdef Py_ssize_t _received(self, Py_ssize_t count) except? -2
     cdef object _take_from_inbox(self, bint as_bytes)

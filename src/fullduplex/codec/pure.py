@@ -319,6 +319,10 @@ class Decoder:
 
     # Output
 
+    def idle(self) -> bool:
+        """Tell whether a pull would give None since nothing has come; quicker than a pull."""
+        return not self._input and not self._in_frame and self._error is None
+
     @final_if_interrupted
     def pull(self, as_bytes: bool = False) -> bytes | str | None:
         """Give the next message or control frame, or None when more bytes are needed.

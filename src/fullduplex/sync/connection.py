@@ -17,7 +17,7 @@ from ..exceptions import ConcurrencyError, ConnectionClosedOK
 from ..frames import Close, CloseCode, Opcode
 from ..machine import close_payload
 from ..protocol import State
-from ..roles import FREE, RECV, release_mine
+from ..roles import FREE, RECV
 from ..stream import Stream, open_stream
 from . import sending
 from .checks import check_keeping
@@ -263,17 +263,16 @@ class Connection(sending.SendingConnection):
             if self._streaming:
                 self._check_streaming("recv")
             data = self._next(deadline, decode is False)
-        finally:
             # As _leave_reader(), which is called only if there is something to see to: this is the hot path.
             self._reads += 1
-            try:
-                self._reader.release()
-                if not self._watch or self._due or self._draining or self.protocol.is_closed:
-                    self._left_reader()
-            except BaseException:  # a signal's handler: this call does not give the message
-                release_mine(self._reader)
-                self._put_back(data)
-                raise
+            self._reader.release()
+            if not self._watch or self._due or self._draining or self.protocol.is_closed:
+                self._left_reader()
+        except BaseException:
+            if self._reader.mine:
+                self._leave_reader()
+            self._put_back(data)  # of a signal's handler: this call does not give the message
+            raise
         if decode and not isinstance(data, str):
             return self._decode(data)
         return data  # type: ignore[no-any-return]

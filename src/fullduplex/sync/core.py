@@ -32,7 +32,7 @@ from ..roles import CLOSE, FREE, RECV, SERVICE, WAIT, Role, release_mine
 from ..states import CONNECTING
 from .pings import Ping
 from .queueing import queue_limits
-from .service import ARMED, BLOCKED, READ, TICKING, WRITE, get_service
+from .service import BLOCKED, TICKING, WRITE, get_service
 
 if TYPE_CHECKING:
     from ..protocol import Protocol
@@ -123,67 +123,91 @@ class ConnectionCore:
             TimeoutError: if the deadline comes first.
             ConnectionClosed: when the connection is closed and drained.
         """
-        protocol = self.protocol
-        until = None
-        while True:
-            if self._inbox:
-                data = self._take_from_inbox(as_bytes)
-                if data is not None:
-                    return data
-            data = self._pull(as_bytes)
-            if data is not None:
-                return data
-            if not protocol.is_open:
-                self._check_state()
-            if deadline is not None:
-                # The stream looks at the clock only when it has nothing, and some peers never pause.
-                if until is None:
-                    until = deadline or time.monotonic() + MOMENT
-                elif time.monotonic() >= until:
-                    raise TimeoutError("timed out while waiting for a message")
-            if self._read(deadline) < 0:
-                raise TimeoutError("timed out while waiting for a message")
-
-    def _pull(self, as_bytes: bool) -> Any:
-        """Give the next message of those bytes that came; control frames on the way are dealt with."""
+        # One handler of errors for all steps: compiled, to enter one takes as long as to parse a frame. Literals, since
+        # compiled code looks each global name up.
+        step = 0  # 1 while the codec is at work, 2 while the socket is
         protocol = self.protocol
         decoder = protocol.decoder
-        if (violation := self._violation) is not None:
-            self._fail(violation)
-        while not protocol.discarding:
+        until = None
+        data = None
+        while True:
             try:
-                if protocol._extensions or protocol.debug:
-                    data = protocol.pull(as_bytes)
-                    opcode = protocol.opcode
-                else:  # what pull() would do, without the detour: this is the hot path
-                    data = decoder.pull(as_bytes)
-                    opcode = decoder.opcode
+                while True:
+                    if self._inbox_frames:
+                        data = self._take_from_inbox(as_bytes)
+                        if data is not None:
+                            break
+                    if self._violation is not None:
+                        self._fail(self._violation)
+                    own = bool(protocol._extensions) or protocol.debug
+                    # Mostly nothing is here yet.
+                    while not protocol.discarding and (own or not decoder.idle()):
+                        step = 1
+                        if own:
+                            data = protocol.pull(as_bytes)
+                            opcode = protocol.opcode
+                        else:  # what pull() would do, without the detour: this is the hot path
+                            data = decoder.pull(as_bytes)
+                            opcode = decoder.opcode
+                        step = 0
+                        if data is None or opcode < 8:
+                            break
+                        self._on_control(opcode, data)
+                        data = None
+                    if data is not None:
+                        break
+                    if not protocol.is_open:
+                        self._check_state()
+                    if deadline is not None:
+                        # The stream looks at the clock only when it has nothing, and some peers never pause.
+                        if until is None:
+                            until = deadline or time.monotonic() + MOMENT
+                        elif time.monotonic() >= until:
+                            raise TimeoutError("timed out while waiting for a message")
+                    if self._burst:
+                        self._answer_burst()
+                    step = 2
+                    count = self._receive(deadline)
+                    step = 0
+                    if self._received(count) < 0:
+                        raise TimeoutError("timed out while waiting for a message")
             except Exception as exc:
-                self._fail(exc)
-                return None
-            if data is None or opcode < 8:
+                if step == 1:
+                    self._fail(exc)
+                elif step == 2 and isinstance(exc, OSError):
+                    self._end(exc)
+                else:
+                    raise
+                step = 0
+            else:
                 return data
-            self._on_control(opcode, data)
-        return None
 
     def _read(self, deadline: float | None) -> int:
         """Read once: NOTHING if the deadline came first. The end of the stream ends the connection."""
-        stream = self._stream
         if self._burst:
-            self._burst = 0
-            if self._due:
-                self._flush()
+            self._answer_burst()
         try:
-            if self.protocol.discarding:
-                scratch = memoryview(bytearray(1024))  # nearly always it is the end that comes
-                count = stream.recv_into(scratch, deadline)
-            else:
-                count = stream.read(self.protocol.decoder, deadline)
+            count = self._receive(deadline)
         except OSError as exc:
-            if from_handler(exc):
-                raise
             self._end(exc)
             return 0
+        return self._received(count)
+
+    def _answer_burst(self) -> None:
+        """Before a read: send the one answer that is for many control frames."""
+        self._burst = 0
+        if self._due:
+            self._flush()
+
+    def _receive(self, deadline: float | None) -> int:
+        if self.protocol.discarding:
+            scratch = memoryview(bytearray(1024))  # nearly always it is the end that comes
+            return self._stream.recv_into(scratch, deadline)
+        return self._stream.read(self.protocol.decoder, deadline)
+
+    def _received(self, count: int) -> int:
+        """See to what a read of ``count`` bytes tells; returns it."""
+        stream = self._stream
         if count == 0:
             self._end(None)
         elif stream.farewell and stream.unsent():
@@ -222,10 +246,9 @@ class ConnectionCore:
         while True:
             while not protocol.discarding and self._violation is None:
                 if self._inbox_full():
+                    # Nobody may ever make room then, and what is left was cut off anyway.
                     if self._stream.aborted:
-                        self._end(
-                            None
-                        )  # nobody may ever make room, and what is left was cut off anyway
+                        self._end(None)
                     return 0
                 if not self._pull_ahead():
                     break
@@ -446,21 +469,11 @@ class ConnectionCore:
                     raise
             if not done:
                 # The network takes no more now: the service goes on when it does, or who leaves a role next.
-                self._arm_for_writing()
+                get_service().arm(self, WRITE)
                 self._due = True
                 break
         if protocol.is_closed:
             self._dispose()
-
-    def _arm_for_writing(self) -> None:
-        """Be watched for room, beside what is watched for already."""
-        armed = False
-        while not armed:
-            armed = self._watch == ARMED
-            get_service().arm(self, READ | WRITE if armed else WRITE)
-            armed = (
-                armed or self._watch != ARMED
-            )  # the service may have begun to watch for bytes meanwhile
 
     def _lost(self, exc: BaseException) -> None:
         """The network failed under a writer: the reader finds the end, whoever it is."""
@@ -539,6 +552,8 @@ class ConnectionCore:
 
     def _end(self, exc: BaseException | None) -> None:
         """The stream is at its end: be CLOSED, and wake who waits for that. Needs the reader role."""
+        if exc is not None and from_handler(exc):
+            raise exc
         protocol = self.protocol
         with self._mutex:
             if protocol.is_closed:

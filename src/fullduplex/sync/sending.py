@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Frame, Opcode
 from ..machine import flat
-from ..roles import FREE, SEND, release_mine
+from ..roles import FREE, SEND
 from . import keepalive
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class SendingConnection(keepalive.TimedConnection):
         protocol = self.protocol
         if self._writer.contended() or self._writer.try_acquire():
             self._enter_writer(deadline)
+        sent = False
         try:
             if protocol.is_open:
                 if protocol.outgoing:
@@ -81,17 +82,17 @@ class SendingConnection(keepalive.TimedConnection):
                         "cannot call send while another thread is sending a fragmented message"
                     )
                 self._write_frame(opcode, data, True, deadline, compress)
-                return
-        finally:
+                sent = True
             # As _leave_writer(), which is called only if there is something to see to.
-            try:
-                self._writer.release()
-                if self._due or protocol.is_closed:
-                    self._left_writer()
-            except BaseException:
-                release_mine(self._writer)
-                raise
-        self._raise_closed(deadline)
+            self._writer.release()
+            if self._due or protocol.is_closed:
+                self._left_writer()
+        except BaseException:
+            if self._writer.mine:
+                self._leave_writer()
+            raise
+        if not sent:
+            self._raise_closed(deadline)
 
     def _enter_writer(self, deadline: float | None) -> None:
         if self._writer.mine:
@@ -112,7 +113,8 @@ class SendingConnection(keepalive.TimedConnection):
         protocol = self.protocol
         stream = self._stream
         head = 0x80 | opcode if fin else opcode
-        encoding = False
+        encoding = done = False
+        lost = True
         try:
             if self._stream.torn:
                 raise ConnectionAbortedError("sending was interrupted in the midst of a frame")
@@ -134,6 +136,7 @@ class SendingConnection(keepalive.TimedConnection):
                 done = stream.write(protocol.encoder.frame(head, data), deadline)
             else:
                 done = self._write_large(head, data, deadline)
+            lost = False
         except OSError as exc:
             if isinstance(exc, TimeoutError) and exc.errno is None and not stream.torn:
                 raise  # ours, not the network's ETIMEDOUT
@@ -145,14 +148,13 @@ class SendingConnection(keepalive.TimedConnection):
                 self._give_up("sending was interrupted in the midst of a message")
                 raise
             self._lost(exc)  # an extension failed, and the peer's could not follow it any more
-        else:
-            if not done:
-                if stream.torn:
-                    self._give_up("sending timed out in the midst of a message")
-                raise TimeoutError("timed out while sending a message")
-            stream.torn = False
-            return
-        self._leave_lost(deadline)
+        if lost:
+            self._leave_lost(deadline)
+        if not done:
+            if stream.torn:
+                self._give_up("sending timed out in the midst of a message")
+            raise TimeoutError("timed out while sending a message")
+        stream.torn = False
 
     def _encode(
         self, opcode: int, payload: BytesLike, fin: bool, compress: bool | None
