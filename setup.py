@@ -16,6 +16,8 @@ Environment variables (each is off when empty or "0"):
 - ``FULLDUPLEX_NO_EXT``: compile nothing; the wheel is ``py3-none-any``;
 - ``FULLDUPLEX_WERROR``: warnings of Cython and of the C compiler are errors;
 - ``FULLDUPLEX_SANITIZE``: build with AddressSanitizer and UndefinedBehaviorSanitizer;
+- ``FULLDUPLEX_PGO``: compile twice, the second time with a profile of the first at work
+  (``ext/pgo``); "try" does so where it is possible, whatever ``FULLDUPLEX_REQUIRE_EXT`` says;
 - ``FULLDUPLEX_MODULE_STATE``: "0" keeps module state in C globals, which is faster, and gives up
   subinterpreters.
 """
@@ -29,6 +31,12 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+# A front end runs this file without any folder of ours on the path.
+sys.path.insert(0, str(Path(__file__).parent / "ext" / "pgo"))
+
+import profiled
 
 ROOT = Path(__file__).parent
 SRC = Path("src")
@@ -47,10 +55,14 @@ REQUIRE_EXT = flag("FULLDUPLEX_REQUIRE_EXT")
 NO_EXT = flag("FULLDUPLEX_NO_EXT")
 WERROR = flag("FULLDUPLEX_WERROR")
 SANITIZE = flag("FULLDUPLEX_SANITIZE")
+PGO = flag("FULLDUPLEX_PGO")
+REQUIRE_PGO = PGO and REQUIRE_EXT and os.environ["FULLDUPLEX_PGO"] != "try"
 MODULE_STATE = flag("FULLDUPLEX_MODULE_STATE", "1")
 
 if NO_EXT and REQUIRE_EXT:
     sys.exit("FULLDUPLEX_NO_EXT and FULLDUPLEX_REQUIRE_EXT exclude each other")
+if SANITIZE and PGO:
+    sys.exit("FULLDUPLEX_SANITIZE and FULLDUPLEX_PGO exclude each other")
 
 COMPILER_DIRECTIVES = {
     "language_level": 3,
@@ -261,7 +273,10 @@ class BuildExt(build_ext):
 
     def build_extensions(self) -> None:
         try:
-            super().build_extensions()
+            if PGO and self.extensions:
+                self.build_with_profile()
+            else:
+                super().build_extensions()
         except Exception as exc:
             # Whatever stands in the way of a compiler, each platform has its own exceptions.
             if REQUIRE_EXT:
@@ -270,6 +285,16 @@ class BuildExt(build_ext):
                 Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
             self.extensions = []
             self.warn(f"cannot compile ({exc}); installing fullduplex in pure Python")
+
+    def build_with_profile(self) -> None:
+        compile_all = super().build_extensions
+        try:
+            profiled.build(self, compile_all, ROOT / SRC / "fullduplex")
+        except Exception as exc:
+            if REQUIRE_PGO:
+                raise CompileError(f"FULLDUPLEX_PGO: {exc}") from exc
+            self.warn(f"FULLDUPLEX_PGO: {exc}; compiling without a profile")
+            compile_all()
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
