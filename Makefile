@@ -11,6 +11,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 # 0: let warnings of Cython and of the C compiler pass
 WERROR ?= 1
+# 0: compile the wheel without a profile; 1 takes GCC (docs/building.md)
+PGO ?= $(if $(filter Linux,$(shell uname -s)),1,0)
 
 BIN := $(VENV)/bin
 # Stamps live with what they stand for, so that removing the one removes the other.
@@ -122,7 +124,7 @@ docs: $(DOCS_STAMP) ## build the documentation, warnings as errors
 
 wheel: $(DEV_STAMP) ## build sdist and wheels, and test each where the sources are not
 	rm -rf dist
-	FULLDUPLEX_REQUIRE_EXT=1 $(BIN)/python -m build -q
+	FULLDUPLEX_REQUIRE_EXT=1 FULLDUPLEX_PGO=$(PGO) $(BIN)/python -m build -q
 	FULLDUPLEX_REQUIRE_EXT=0 FULLDUPLEX_NO_EXT=1 $(BIN)/python -m build -q --wheel
 	@ls -l dist
 	for wheel in dist/*.whl; do .ci/test-wheel "$(PYTHON)" "$$wheel" $(PYTEST_ARGS) || exit; done
