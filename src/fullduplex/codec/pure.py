@@ -197,14 +197,12 @@ class Decoder:
     Args:
         masked: frames must be masked (a server's side) or must not be (a client's).
         max_message: bytes of a message, None for no limit; judged when a header announces more.
-        max_fragment: the same for the payload of one data frame.
-        max_fragments: frames of a message.
+        max_fragment, max_fragments: the same for the payload of one data frame; frames of a message.
 
     Attributes:
         opcode: of what the last pull gave. A whole message has TEXT or BINARY; `pull_fragment` gives the
             opcode of the message, `pull_frame` that of the frame.
-        fin: whether the last pull ended a message.
-        rsv: reserved bits of the last frame (RSV1 is 4, RSV2 2, RSV3 1).
+        fin, rsv: whether the last pull ended a message; reserved bits of the last frame (RSV1 is 4, RSV2 2, RSV3 1).
         rsv_allowed: reserved bits that an extension uses on the first frame of a message; if all (7), on any.
         frames: how many frames the message that the last pull ended had.
         bounds: the offsets at which the fragments of that message end, or None.
