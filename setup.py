@@ -294,6 +294,7 @@ class BuildExt(build_ext):
             if REQUIRE_PGO:
                 raise CompileError(f"FULLDUPLEX_PGO: {exc}") from exc
             self.warn(f"FULLDUPLEX_PGO: {exc}; compiling without a profile")
+            self.force = True  # none of what a second compile may have finished
             compile_all()
 
 

@@ -14,6 +14,8 @@ cdef extern from "<sys/socket.h>" nogil:
         iovec *msg_iov
         # ssize_t stands for whatever integer type the platform has here
         size_t msg_iovlen
+    ssize_t recv(int fd, void *buffer, size_t size, int flags)
+    ssize_t send(int fd, const void *buffer, size_t size, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
     int MSG_DONTWAIT
 
@@ -25,30 +27,6 @@ cdef extern from *:
     #endif
     """
     int MSG_NOSIGNAL
-
-cdef extern from *:
-    """
-    #include <sys/socket.h>
-    #if defined(__linux__) && defined(__LP64__)
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    /* The C library's functions note for pthread_cancel() that a thread is in them, which takes locked instructions.
-       Nobody cancels Python's threads. */
-    static inline ssize_t fdx_recv(int fd, void *buffer, size_t size, int flags)
-    {
-        return (ssize_t)syscall(SYS_recvfrom, fd, buffer, size, flags, NULL, NULL);
-    }
-    static inline ssize_t fdx_send(int fd, const void *buffer, size_t size, int flags)
-    {
-        return (ssize_t)syscall(SYS_sendto, fd, buffer, size, flags, NULL, 0);
-    }
-    #else
-    #define fdx_recv recv
-    #define fdx_send send
-    #endif
-    """
-    ssize_t recv "fdx_recv" (int fd, void *buffer, size_t size, int flags) nogil
-    ssize_t send "fdx_send" (int fd, const void *buffer, size_t size, int flags) nogil
 
 cdef extern from "<errno.h>" nogil:
     int EWOULDBLOCK

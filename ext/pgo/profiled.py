@@ -113,7 +113,8 @@ def train(script: Path, lib: Path) -> None:
         name: value
         for name, value in os.environ.items()
         # Ours would choose another implementation, or other limits; GCC's where profiles go.
-        if not name.startswith(("FULLDUPLEX_", "GCOV_"))
+        # Warnings of Python are no errors here.
+        if not name.startswith(("FULLDUPLEX_", "GCOV_", "PYTHONWARNINGS"))
     }
     paths = [str(lib), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import signal
 import socket
 import threading
@@ -340,6 +342,73 @@ def test_send_interrupted_at_every_place(fd: ModuleType, side: str, size: int) -
         place += 1
     assert place > 20
     assert torn < place
+
+
+@pytest.mark.parametrize("failing", ["nothing came", "the end came", "no UTF-8"])
+def test_calls_that_raise_interrupted_at_every_place(fd: ModuleType, failing: str) -> None:
+    """A handler comes when the call has failed already; it leaves nothing locked for others."""
+    only_pure(fd)
+
+    def call(connection: Any) -> None:
+        with contextlib.suppress(
+            TimeoutError, fd.exceptions.ConnectionClosedError, UnicodeEncodeError
+        ):
+            if failing == "no UTF-8":
+                connection.send("\ud800")
+            else:
+                connection.recv(0 if failing == "nothing came" else None)
+
+    place = 0
+    interrupted = True
+    while interrupted:
+        with link(fd, close_timeout=0.05) as (connection, peer):
+            if failing == "the end came":
+                peer.sock.shutdown(socket.SHUT_WR)
+            interrupted = interrupted_at(place, call, connection)
+            assert connection._reader.owner == connection._writer.owner == fd.roles.FREE
+            if failing != "the end came":
+                connection.send(b"question", timeout=TIMEOUT)
+                assert peer.receive()[2] == b"question"
+                peer.send(BINARY, b"answer")
+                assert connection.recv(TIMEOUT) == b"answer"
+        place += 1
+    assert place > 10
+
+
+def test_a_message_is_counted_before_it_is_put_back(fd: ModuleType) -> None:
+    """Who looks for messages asks for the count, so a handler between the two must not find less than there is."""
+    with link(fd) as (connection, _):
+
+        class Inbox(collections.deque[Any]):
+            def appendleft(self, item: Any) -> None:
+                super().appendleft(item)
+                raise KeyboardInterrupt
+
+        connection._inbox = Inbox()
+        with pytest.raises(KeyboardInterrupt):
+            connection._put_back(b"message")
+        assert connection.recv(TIMEOUT) == b"message"
+        assert connection._inbox_frames == connection._inbox_bytes == 0
+
+
+def test_a_violation_that_the_service_deals_with_meanwhile(fd: ModuleType) -> None:
+    """It forgets the error as soon as recv() has seen it; the cause is told all the same."""
+    if fd.IMPLEMENTATION != "pure":
+        pytest.skip("the compiled one lets nobody in between")
+    error = fd.exceptions.ProtocolError("mine")
+    with link(fd, close_timeout=0.05) as (connection, peer):
+        looks = []
+
+        def look(_: Any) -> Any:
+            looks.append(1)
+            return error if len(looks) == 1 else None
+
+        violation = property(look, lambda _, value: None)
+        connection.__class__ = type("Forgetting", (type(connection),), {"_violation": violation})
+        peer.sock.shutdown(socket.SHUT_WR)
+        with pytest.raises(fd.exceptions.ConnectionClosedError) as caught:
+            connection.recv()
+        assert caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize("name", ["ping", "pong"])

@@ -307,7 +307,7 @@ cdef class Decoder:
         if self.in_frame:
             return 1
         if self.tail - self.head < 2:
-            return 0  # the usual case, that nothing came yet, does not pay for the handling of errors
+            return 0  # the usual case, that nothing came yet
         return self._parse_header()
 
     cdef object _final(self, exc):

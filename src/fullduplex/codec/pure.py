@@ -318,7 +318,7 @@ class Decoder:
     # Output
 
     def idle(self) -> bool:
-        """Tell whether a pull would give None since nothing has come; quicker than a pull."""
+        """Tell whether `pull` would give None since nothing has come; quicker than that."""
         return not self._input and not self._in_frame and self._error is None
 
     @final_if_interrupted

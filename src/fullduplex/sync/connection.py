@@ -17,7 +17,7 @@ from ..exceptions import ConcurrencyError, ConnectionClosedOK
 from ..frames import Close, CloseCode, Opcode
 from ..machine import close_payload
 from ..protocol import State
-from ..roles import FREE, RECV
+from ..roles import FREE, RECV, release_mine
 from ..stream import Stream, open_stream
 from . import sending
 from .checks import check_keeping
@@ -269,9 +269,13 @@ class Connection(sending.SendingConnection):
             if not self._watch or self._due or self._draining or self.protocol.is_closed:
                 self._left_reader()
         except BaseException:
-            if self._reader.mine:
-                self._leave_reader()
-            self._put_back(data)  # of a signal's handler: this call does not give the message
+            try:
+                self._put_back(data)  # of a signal's handler: this call does not give the message
+                if self._reader.mine:
+                    self._leave_reader()
+            except BaseException:
+                release_mine(self._reader)
+                raise
             raise
         if decode and not isinstance(data, str):
             return self._decode(data)
@@ -283,9 +287,10 @@ class Connection(sending.SendingConnection):
             return
         size = len(data) + ITEM_BYTES
         with self._mutex:
-            self._inbox.appendleft((data, None, 1, size))
+            # Counted first: who reads looks whether there is a count.
             self._inbox_frames += 1
             self._inbox_bytes += size
+            self._inbox.appendleft((data, None, 1, size))
 
     def _check_streaming(self, what: str) -> None:
         # With the reader role: a recv_streaming() that has just begun noted so before it left.

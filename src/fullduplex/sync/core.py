@@ -123,13 +123,11 @@ class ConnectionCore:
             TimeoutError: if the deadline comes first.
             ConnectionClosed: when the connection is closed and drained.
         """
-        # One handler of errors for all steps: compiled, to enter one takes as long as to parse a frame. Literals, since
-        # compiled code looks each global name up.
-        step = 0  # 1 while the codec is at work, 2 while the socket is
+        # One handler of errors for all steps: compiled, to enter one takes as long as to parse a frame.
+        step = 0  # 1 while the codec is at work, 2 while the socket is; a global name is slow to look up
         protocol = self.protocol
         decoder = protocol.decoder
-        until = None
-        data = None
+        until = data = None
         while True:
             try:
                 while True:
@@ -137,8 +135,8 @@ class ConnectionCore:
                         data = self._take_from_inbox(as_bytes)
                         if data is not None:
                             break
-                    if self._violation is not None:
-                        self._fail(self._violation)
+                    if (violation := self._violation) is not None:
+                        self._fail(violation)
                     own = bool(protocol._extensions) or protocol.debug
                     # Mostly nothing is here yet.
                     while not protocol.discarding and (own or not decoder.idle()):
@@ -179,6 +177,7 @@ class ConnectionCore:
                 else:
                     raise
                 step = 0
+                data = None
             else:
                 return data
 
@@ -201,8 +200,7 @@ class ConnectionCore:
 
     def _receive(self, deadline: float | None) -> int:
         if self.protocol.discarding:
-            scratch = memoryview(bytearray(1024))  # nearly always it is the end that comes
-            return self._stream.recv_into(scratch, deadline)
+            return self._stream.recv_into(memoryview(bytearray(1024)), deadline)  # mostly the end
         return self._stream.read(self.protocol.decoder, deadline)
 
     def _received(self, count: int) -> int:
@@ -457,9 +455,8 @@ class ConnectionCore:
             except BaseException:
                 self._due = True  # for who leaves a role next
                 if stream.torn:
-                    self._lost(
-                        ConnectionAbortedError("sending was interrupted in the midst of a frame")
-                    )
+                    why = ConnectionAbortedError("sending was interrupted in the midst of a frame")
+                    self._lost(why)
                 raise
             finally:
                 try:
@@ -583,17 +580,21 @@ class ConnectionCore:
     def _dispose(self) -> None:
         """Give the descriptor back, if nobody is in a role; else the last who leaves does it."""
         while not self._disposed and self._reader.try_acquire(SERVICE) == FREE:
+            writing = False
             try:
-                if self._writer.try_acquire(SERVICE) == FREE:
-                    try:
-                        if not self._disposed:
-                            self._disposed = True
-                            get_service().forget(self._stream.fileno())
-                            self._stream.close()
-                    finally:
-                        self._writer.release()
-            finally:
+                writing = self._writer.try_acquire(SERVICE) == FREE
+                if writing and not self._disposed:
+                    self._disposed = True
+                    get_service().forget(self._stream.fileno())
+                    self._stream.close()
+                if writing:
+                    self._writer.release()
                 self._reader.release()
+            except BaseException:
+                if writing:
+                    release_mine(self._writer)
+                release_mine(self._reader)
+                raise
             if self._writer.owner != FREE:
                 return  # the writer comes here when it leaves
             # It left while we were the reader, and so found the connection in use: look again.

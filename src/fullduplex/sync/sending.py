@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from ..exceptions import ConcurrencyError
 from ..frames import CloseCode, Frame, Opcode
 from ..machine import flat
-from ..roles import FREE, SEND
+from ..roles import FREE, SEND, release_mine
 from . import keepalive
 
 if TYPE_CHECKING:
@@ -88,8 +88,12 @@ class SendingConnection(keepalive.TimedConnection):
             if self._due or protocol.is_closed:
                 self._left_writer()
         except BaseException:
-            if self._writer.mine:
-                self._leave_writer()
+            try:
+                if self._writer.mine:
+                    self._leave_writer()
+            except BaseException:  # a signal's handler
+                release_mine(self._writer)
+                raise
             raise
         if not sent:
             self._raise_closed(deadline)
