@@ -33,7 +33,7 @@ MIXED = "naïve – Ελληνικά – 日本語 – 🙂 – plain words; "
 
 #: How many echoes of each message.
 ECHOES: list[tuple[str | bytes, int]] = [
-    (bytes(range(32)), 3000),
+    (bytes(range(32)), 20_000),
     (bytes(256), 1000),
     (bytes(8 * KIB), 300),
     (bytes(100 * KIB), 40),
