@@ -110,8 +110,10 @@ cdef class Decoder:
             room = self.assembler.room - self.assembler.have
             if room > self.remaining:
                 room = self.remaining
-            if room > MAX_READ:
+            if room > <size_t>MAX_READ:
                 room = MAX_READ
+            if self.assembler.is_str and room > <size_t>MAX_READ // 2:
+                room = MAX_READ // 2  # the sender goes on while we look whether it is ASCII
             self.direct = True
             self.offered = size[0] = room
             return self.assembler.data + self.assembler.have
