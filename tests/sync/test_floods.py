@@ -39,14 +39,27 @@ class Endless(FaultySocket):
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
-        self.frame: bytes | None = None
+        self._mutex = threading.Lock()
+        self._frame: bytes | None = None
         self.rest = b""
 
+    @property
+    def frame(self) -> bytes | None:
+        return self._frame
+
+    @frame.setter
+    def frame(self, frame: bytes | None) -> None:
+        # Who has seen that there is none is done with the real socket then, and does not read what is sent to it next.
+        with self._mutex:
+            self._frame = frame
+
     def recv_into(self, view: memoryview) -> int:
-        if self.frame is None and not self.rest:
-            return self.sock.recv_into(view)
-        if self.frame is not None:
-            self.rest += self.frame * (1 + (len(view) - len(self.rest)) // len(self.frame))
+        with self._mutex:
+            frame = self._frame
+            if frame is None and not self.rest:
+                return self.sock.recv_into(view)
+        if frame is not None:
+            self.rest += frame * (1 + (len(view) - len(self.rest)) // len(frame))
         part, self.rest = self.rest[: len(view)], self.rest[len(view) :]
         view[: len(part)] = part
         return len(part)
