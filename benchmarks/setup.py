@@ -65,12 +65,13 @@ def install(python: str | None) -> None:
         subprocess.run([python or _newest_python(), "-m", "venv", paths.VENV], check=True)
     pip = [str(environment_python), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
     subprocess.run([*pip, "-r", paths.REQUIREMENTS], check=True)
+    # The first brings what it depends on, and compiles nothing; the second builds as the wheels are built.
+    plain = {"FULLDUPLEX_REQUIRE_EXT": "0", "FULLDUPLEX_NO_EXT": "1", "FULLDUPLEX_PGO": "0"}
+    subprocess.run([*pip, f"{paths.ROOT}[speed]"], check=True, env=os.environ | plain)
     # A benchmark of a build that silently fell back to pure Python would be a lie.
-    strict = os.environ | {"FULLDUPLEX_REQUIRE_EXT": "1"}
-    # The first brings what it depends on; the second builds as the wheels are built.
-    subprocess.run([*pip, f"{paths.ROOT}[speed]"], check=True, env=strict)
+    strict = {"FULLDUPLEX_REQUIRE_EXT": "1", "FULLDUPLEX_NO_EXT": "0", "FULLDUPLEX_PGO": "try"}
     again = [*pip, "--force-reinstall", "--no-deps", str(paths.ROOT)]
-    subprocess.run(again, check=True, env=strict | {"FULLDUPLEX_PGO": "try"})
+    subprocess.run(again, check=True, env=os.environ | strict)
     if shutil.which("npm"):
         command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
         command += ["--ignore-scripts", "--silent"]

@@ -99,6 +99,7 @@ def handle(connection: Any) -> None:
 def serving(**options: Any) -> Iterator[Any]:
     """Run a server; give the server, and what connects to a path of it."""
     kwargs = {"max_size": None, **options}
+    scheme = "wss" if "ssl" in options else "ws"
     with serve(handle, "127.0.0.1", 0, **kwargs) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -107,7 +108,7 @@ def serving(**options: Any) -> Iterator[Any]:
             yield (
                 server,
                 lambda path, **more: connect(
-                    f"ws://127.0.0.1:{port}{path}", proxy=None, **{"max_size": None, **more}
+                    f"{scheme}://127.0.0.1:{port}{path}", proxy=None, **{"max_size": None, **more}
                 ),
             )
         finally:
@@ -245,14 +246,10 @@ def over_tls() -> None:
     """
     context = anonymous(ssl.PROTOCOL_TLS_SERVER)
     client = anonymous(ssl.PROTOCOL_TLS_CLIENT)
-    with serving(compression=None, ssl=context) as (server, _):
-        url = f"wss://127.0.0.1:{server.socket.getsockname()[1]}"
-
-        def dial(path: str) -> Any:
-            return connect(url + path, ssl=client, proxy=None, max_size=None, compression=None)
-
-        openings(dial, 20)
-        echoes(dial, part=5)
+    with serving(compression=None, ssl=context) as (_, dial):
+        secure = partial(dial, compression=None, ssl=client)
+        openings(secure, 20)
+        echoes(secure, part=5)
 
 
 def main() -> int:
